@@ -1,0 +1,22 @@
+"""The plan as data: steps, recipes, contracts, and what a plan may ask of its target."""
+
+from penjing.recipe.contract import Contract, MaxDrop, MinValue, metric_name
+from penjing.recipe.recipe import Recipe, as_recipe
+from penjing.recipe.steps import STEPS, Finetune, PruneChannels, Quantize, Sparsify, Step
+from penjing.recipe.target import Target
+
+__all__ = [
+    "STEPS",
+    "Contract",
+    "Finetune",
+    "MaxDrop",
+    "MinValue",
+    "PruneChannels",
+    "Quantize",
+    "Recipe",
+    "Sparsify",
+    "Step",
+    "Target",
+    "as_recipe",
+    "metric_name",
+]

@@ -1,0 +1,180 @@
+"""The steps of a recipe: frozen dataclasses that say what is wanted and know nothing of how.
+
+A field is a plain value, so that a step can be written to YAML and read back. Each class names its YAML key in `key`.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, fields
+from typing import Any, ClassVar
+
+from torch import nn
+
+from penjing.errors import RecipeError
+from penjing.types import Budget, Scheme, Scope, choose
+
+
+@dataclass(frozen=True)
+class Step:
+    """Base of every step."""
+
+    key: ClassVar[str] = ""
+
+    def settings(self) -> dict[str, Any]:
+        """Give the fields that differ from their default, as plain values."""
+        out: dict[str, Any] = {}
+        for f in fields(self):
+            value = getattr(self, f.name)
+            if value != f.default:
+                out[f.name] = list(value) if isinstance(value, tuple) else value
+        return out
+
+    def explain(self) -> str:
+        """Say in one line what the step asks for."""
+        shown = ", ".join(f"{name}={value}" for name, value in self.settings().items())
+        return f"{self.key}({shown})"
+
+
+def _fraction(step: str, name: str, value: float) -> None:
+    if not 0.0 <= value < 1.0:
+        raise RecipeError(f"{step}: {name}={value!r} must lie in [0, 1); 0.5 removes half")
+
+
+def _at_least(step: str, name: str, value: float, low: float) -> None:
+    if value < low:
+        raise RecipeError(f"{step}: {name}={value!r} must be at least {low}")
+
+
+@dataclass(frozen=True)
+class PruneChannels(Step):
+    """Remove whole channels, neurons or heads, so that the model becomes smaller and dense.
+
+    ratio: share of `of` that goes, in [0, 1). `of="channels"` counts channels of each group, "macs" and "params" search
+    the cut whose remaining share is 1 - ratio. `round_to` keeps widths at multiples of a number: "auto" takes the width
+    that fills the runtime's kernel blocks, None rounds nothing. `compensate` refits the following layer by least squares
+    on calibration data.
+    """
+
+    key: ClassVar[str] = "prune_channels"
+
+    ratio: float = 0.5
+    of: Budget | str = Budget.CHANNELS
+    score: str = "l2"
+    scope: Scope | str = Scope.GLOBAL
+    groups: tuple[str, ...] | None = None
+    exclude: tuple[str, ...] = ()
+    min_width: int = 1
+    round_to: int | str | None = "auto"
+    allow_inexact: bool = False
+    eager_safe: bool = False
+    compensate: bool = True
+    iterations: int = 1
+
+    def __post_init__(self) -> None:
+        _fraction("PruneChannels", "ratio", self.ratio)
+        _at_least("PruneChannels", "min_width", self.min_width, 1)
+        _at_least("PruneChannels", "iterations", self.iterations, 1)
+        object.__setattr__(self, "of", choose(Budget, self.of, "PruneChannels: of", RecipeError))
+        object.__setattr__(self, "scope", choose(Scope, self.scope, "PruneChannels: scope", RecipeError))
+        object.__setattr__(self, "exclude", tuple(self.exclude))
+        if self.groups is not None:
+            object.__setattr__(self, "groups", tuple(self.groups))
+        if isinstance(self.round_to, str) and self.round_to != "auto":
+            raise RecipeError(f"PruneChannels: round_to={self.round_to!r}; use 'auto', None or a whole number")
+        if isinstance(self.round_to, int):
+            _at_least("PruneChannels", "round_to", self.round_to, 1)
+
+
+@dataclass(frozen=True)
+class Sparsify(Step):
+    """Set single weights to zero and keep them there; shapes stay.
+
+    amount: share of the weights in [0, 1), or a whole number of weights, as in torch.nn.utils.prune. `parameters` takes
+    the same list, [(module, "weight"), ...], or parameter names; None means every convolution and linear weight.
+
+    >>> Sparsify(0.2).explain()
+    'sparsify(amount=0.2)'
+    """
+
+    key: ClassVar[str] = "sparsify"
+
+    amount: float | int = 0.5
+    pattern: str = "unstructured"
+    score: str = "l1"
+    scope: Scope | str = Scope.GLOBAL
+    parameters: Iterable[str | tuple[nn.Module, str]] | None = field(default=None)
+    schedule: str | None = None
+
+    def __post_init__(self) -> None:
+        if isinstance(self.amount, bool) or not isinstance(self.amount, int | float):
+            raise RecipeError(
+                f"Sparsify: amount={self.amount!r} must be a share in [0, 1) or a whole number of weights"
+            )
+        if isinstance(self.amount, float):
+            _fraction("Sparsify", "amount", self.amount)
+        else:
+            _at_least("Sparsify", "amount", self.amount, 0)
+        object.__setattr__(self, "scope", choose(Scope, self.scope, "Sparsify: scope", RecipeError))
+        if self.parameters is not None:
+            object.__setattr__(self, "parameters", tuple(self.parameters))
+
+
+@dataclass(frozen=True)
+class Quantize(Step):
+    """Store and compute in fewer bits.
+
+    scheme "int8" is static: weights int8 per output channel, activations uint8 per tensor with ranges observed on
+    calibration data. `method` picks the observer; `overrides` maps module names or patterns to "float" to keep them.
+    """
+
+    key: ClassVar[str] = "quantize"
+
+    scheme: Scheme | str = Scheme.INT8
+    method: str = "auto"
+    overrides: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "scheme", choose(Scheme, self.scheme, "Quantize: scheme", RecipeError))
+
+    def settings(self) -> dict[str, Any]:
+        """Give the fields that differ from their default, as plain values."""
+        return {k: v for k, v in super().settings().items() if v != {}}
+
+
+@dataclass(frozen=True)
+class Finetune(Step):
+    """Train on, so that what was lost comes back.
+
+    epochs: passes over the training data (a fraction is allowed). lr: peak learning rate; None takes 0.01 for SGD and
+    1e-3 for the adaptive ones. distill: learn from the original model's outputs (Hinton et al. 2015,
+    arXiv:1503.02531) at `temperature`, mixed with the workload's loss by `distill_weight`. patience: epochs without a
+    better search metric before it stops. precision "auto" uses bfloat16 autocast where it is measured to be faster.
+    """
+
+    key: ClassVar[str] = "finetune"
+
+    epochs: float = 1.0
+    lr: float | None = None
+    optimizer: str = "sgd"
+    weight_decay: float = 1e-4
+    warmup: float = 0.05
+    distill: bool = True
+    distill_weight: float = 0.9
+    temperature: float = 4.0
+    patience: int | None = None
+    clip_norm: float | None = None
+    precision: str = "auto"
+
+    def __post_init__(self) -> None:
+        _at_least("Finetune", "epochs", self.epochs, 0)
+        if self.lr is not None and self.lr <= 0:
+            raise RecipeError(f"Finetune: lr={self.lr!r} must be positive")
+        if self.temperature <= 0:
+            raise RecipeError(f"Finetune: temperature={self.temperature!r} must be positive")
+        if not 0 <= self.distill_weight <= 1:
+            raise RecipeError(f"Finetune: distill_weight={self.distill_weight!r} must lie in [0, 1]")
+        for name, known in (("optimizer", ("sgd", "adamw")), ("precision", ("auto", "fp32", "bf16"))):
+            if getattr(self, name) not in known:
+                raise RecipeError(f"Finetune: {name}={getattr(self, name)!r} is unknown; use one of {', '.join(known)}")
+
+
+STEPS: dict[str, type[Step]] = {step.key: step for step in (PruneChannels, Sparsify, Quantize, Finetune)}

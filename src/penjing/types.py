@@ -1,0 +1,99 @@
+"""Closed vocabularies and small values that several rooms speak.
+
+Strings are accepted at the front door and turned into these at once by `choose`.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TypeVar
+
+from penjing.errors import PenjingError
+
+
+class Direction(StrEnum):
+    """Whether a larger metric is better."""
+
+    HIGHER = "higher"
+    LOWER = "lower"
+
+
+class Scope(StrEnum):
+    """Whether scores compete over the whole model or within each tensor or group."""
+
+    GLOBAL = "global"
+    LOCAL = "local"
+
+
+class Budget(StrEnum):
+    """What the ratio of a structural cut counts."""
+
+    CHANNELS = "channels"
+    MACS = "macs"
+    PARAMS = "params"
+    LATENCY = "latency"
+
+
+class Scheme(StrEnum):
+    """Number format of a quantised model."""
+
+    INT8 = "int8"
+
+
+class Decision(StrEnum):
+    """What a verdict says."""
+
+    PASS = "pass"
+    FAIL = "fail"
+    UNDECIDED = "undecided"
+
+
+class Status(StrEnum):
+    """How much is known of a saved model."""
+
+    UNJUDGED = "unjudged"
+    SEARCH_ESTIMATE = "search-estimate"
+    CERTIFIED = "certified"
+
+
+class Split(StrEnum):
+    """The part of the evaluation data that is looked at."""
+
+    SEARCH = "search"
+    CERTIFICATE = "certificate"
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """A two-sided interval; confidence is a probability, 0.95 for 95 %."""
+
+    low: float
+    high: float
+    confidence: float
+
+
+@dataclass(frozen=True, slots=True)
+class LogRow:
+    """One line of what a step did: which step, what happened, whether it fell back, and its proof if it has one."""
+
+    step: str
+    what: str
+    fell_back: bool = False
+    proof: str | None = None
+
+
+Choice = TypeVar("Choice", bound=StrEnum)
+
+
+def choose(vocabulary: type[Choice], value: str, what: str, error: type[PenjingError] = PenjingError) -> Choice:
+    """Turn a string into a member of a closed vocabulary.
+
+    Raises `error`, listing the known words, for any other.
+
+    >>> choose(Scope, "local", "scope")
+    <Scope.LOCAL: 'local'>
+    """
+    try:
+        return vocabulary(value)
+    except ValueError:
+        known = ", ".join(repr(str(member)) for member in vocabulary)
+        raise error(f"{what}={value!r} is unknown; use one of {known}") from None
