@@ -1,0 +1,137 @@
+"""Apply a recipe: a fold of its steps over the state of the model. This is the only loop, and TECHNIQUES the only registry."""
+
+import copy
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from penjing.errors import RecipeError, RunError
+from penjing.recipe import Finetune, PruneChannels, Quantize, Recipe, Sparsify, Step, Target, as_recipe
+from penjing.techniques import prune, quantize, sparsify
+from penjing.techniques.outcome import Outcome, read_outcome
+from penjing.techniques.recover import run as recover
+from penjing.techniques.state import Context, State
+from penjing.training import Progress
+from penjing.workload import ExampleInputs, Workload
+
+
+@dataclass(frozen=True)
+class Technique:
+    """How a step is carried out.
+
+    run: (state, step, context) -> state. requires: the pattern that a runtime must be able to use for the step to make
+    anything faster, None where the model simply gets smaller. needs: what the workload must bring. last: whether only
+    steps that keep the weights as they are may follow.
+    """
+
+    run: Callable[[State, Any, Context], State]
+    requires: str | None = None
+    needs: frozenset[str] = frozenset()
+    last: bool = False
+
+
+TECHNIQUES: dict[type[Step], Technique] = {
+    PruneChannels: Technique(prune.run),
+    Sparsify: Technique(sparsify.run, requires="unstructured"),
+    Quantize: Technique(quantize.run, requires="int8", needs=frozenset({"calibration"}), last=True),
+    Finetune: Technique(recover, needs=frozenset({"train"})),
+}
+
+
+def apply(
+    workload_or_model: Workload | nn.Module,
+    recipe: Recipe | Step | Iterable[Step],
+    example_inputs: Any = None,
+    *,
+    runtime: Target | None = None,
+    prefer: str = "module",
+    device: str | torch.device | None = None,
+    seed: int = 0,
+    resume_dir: str | Path | None = None,
+    consume: bool = False,
+    progress: Progress | None = None,
+) -> Outcome:
+    """Apply a recipe to a model and give the new model with a log of all that happened.
+
+    The model is not changed unless consume=True, which saves a copy. A bare model needs example_inputs; steps that need
+    data need a Workload. prefer="module" keeps the user's class where the proof allows, "graph" goes straight to the
+    rewritten graph. resume_dir keeps the state after each step, so that an interrupted call goes on where it stopped.
+
+    Raises RecipeError before any work if a step is unknown, out of order, or lacks the data it needs.
+
+    >>> import torch, penjing as pj
+    >>> model = torch.nn.Sequential(torch.nn.Linear(4, 16), torch.nn.ReLU(), torch.nn.Linear(16, 2))
+    >>> outcome = pj.apply(model, pj.PruneChannels(0.5), torch.zeros(2, 4))
+    >>> outcome.model[0].out_features
+    8
+    """
+    steps = as_recipe(recipe)
+    if isinstance(workload_or_model, Workload):
+        workload, original, example = workload_or_model, workload_or_model.model, workload_or_model.example
+    elif isinstance(workload_or_model, nn.Module):
+        if example_inputs is None:
+            raise RecipeError("apply: a bare model needs example_inputs= so that it can be captured; or pass a Workload")
+        workload, original, example = None, workload_or_model, ExampleInputs.of(example_inputs)
+    else:
+        raise RecipeError(f"apply: got {type(workload_or_model).__name__}; pass a Workload or an nn.Module")
+    if prefer not in ("module", "graph"):
+        raise RecipeError(f"apply: prefer={prefer!r} is unknown; use 'module' or 'graph'")
+    check(steps, workload)
+
+    place = torch.device(device) if device is not None else None
+    folder = Path(resume_dir) if resume_dir is not None else None
+    context = Context(workload, original, runtime, seed, place, prefer, progress, folder)
+    done, state = _resumed(steps, original, example, context)
+    if done == 0 and not consume:
+        state = replace(state, model=copy.deepcopy(original))
+    if place is not None:
+        state = replace(state, model=state.model.to(place), example=example.to(place))
+    for i, step in enumerate(steps.steps[done:], start=done):
+        inner = replace(context, resume_dir=folder / f"step-{i}" if folder is not None else None)
+        state = TECHNIQUES[type(step)].run(state, step, inner)
+        if folder is not None:
+            _outcome(state, Recipe(steps.steps[: i + 1])).save(folder / f"after-{i}")
+    return _outcome(state, steps)
+
+
+def check(recipe: Recipe, workload: Workload | None) -> None:
+    """Raise RecipeError if the recipe cannot be carried out on this workload."""
+    closed: Step | None = None
+    for i, step in enumerate(recipe):
+        technique = TECHNIQUES.get(type(step))
+        if technique is None:
+            known = ", ".join(cls.__name__ for cls in TECHNIQUES)
+            raise RecipeError(f"step {i} is {type(step).__name__}, which no technique carries out; known: {known}")
+        if closed is not None:
+            raise RecipeError(f"step {i} ({step.key}) comes after {closed.key}, which must be last; move it before")
+        if technique.last:
+            closed = step
+        for need in sorted(technique.needs):
+            if workload is None or not workload.brings(need):
+                raise RecipeError(f"step {i} ({step.key}) needs {need} data; pass a Workload with {need}=")
+
+
+def _outcome(state: State, recipe: Recipe) -> Outcome:
+    return Outcome(state.model, state.rows, recipe, state.surgery, state.masks, state.graph)
+
+
+def _resumed(recipe: Recipe, original: nn.Module, example: ExampleInputs, context: Context) -> tuple[int, State]:
+    """Find the last step whose outcome was saved, and its state; (0, the original) if there is none."""
+    fresh = State(original, example)
+    if context.resume_dir is None or not context.resume_dir.exists():
+        return 0, fresh
+    for i in reversed(range(len(recipe))):
+        folder = context.resume_dir / f"after-{i}"
+        if not folder.exists():
+            continue
+        saved = read_outcome(copy.deepcopy(original), folder)
+        if saved.recipe != Recipe(recipe.steps[: i + 1]):
+            raise RunError(f"{folder} was left by another recipe; remove {context.resume_dir} or give another resume_dir")
+        return i + 1, State(saved.model, example, saved.masks, saved.surgery, saved.graph, saved.log)
+    return 0, fresh
+
+

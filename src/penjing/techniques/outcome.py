@@ -1,0 +1,114 @@
+"""What `apply` gives back, how it is saved, and how it is restored without a pickle."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor, nn
+
+from penjing.errors import ArtifactError
+from penjing.recipe import Recipe
+from penjing.types import LogRow, Status
+
+if TYPE_CHECKING:
+    from penjing.structure import Surgery
+
+WEIGHTS, SURGERY, GRAPH, MASKS = "weights.safetensors", "surgery.json", "graph.json", "masks.safetensors"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The model after a recipe: .model (nn.Module), .log (one row for each thing that happened), .recipe, .surgery, .masks."""
+
+    model: nn.Module
+    log: tuple[LogRow, ...]
+    recipe: Recipe
+    surgery: "Surgery | None"
+    masks: Mapping[str, Tensor]
+    graph: bool = False
+
+    @property
+    def fallbacks(self) -> tuple[LogRow, ...]:
+        """Rows of the log that say where a step did less than it was asked."""
+        return tuple(row for row in self.log if row.fell_back)
+
+    def save(self, folder: str | Path, *, compact: bool = False) -> Path:
+        """Write the model into a folder, atomically: manifest, weights, what was cut; compact stores sparse tensors packed.
+
+        `restore(fresh_model, folder)` rebuilds it.
+        """
+        from penjing.storage import Manifest, atomic_folder, atomic_write, save_tensors, write_manifest
+        from penjing.structure import save_graph
+
+        folder = Path(folder)
+        with atomic_folder(folder) as temporary:
+            save_tensors(temporary / WEIGHTS, self.model.state_dict(), compact=compact)
+            if self.masks:
+                save_tensors(temporary / MASKS, dict(self.masks), compact=compact)
+            if self.surgery is not None:
+                atomic_write(temporary / SURGERY, self.surgery.to_json())
+            if self.graph:
+                save_graph(self.model, temporary / GRAPH)
+            manifest = Manifest(
+                kind="model",
+                status=Status.UNJUDGED,
+                recipe=self.recipe.to_data() if _plain(self.recipe) else None,
+                extra={"graph": self.graph, "log": [asdict(row) for row in self.log]},
+            )
+            write_manifest(temporary, manifest)
+        return folder
+
+
+def restore(model: nn.Module | None, folder: str | Path) -> nn.Module:
+    """Rebuild a saved model: cut a fresh instance of the original class the same way and load the weights.
+
+    model: a fresh instance, which is changed and returned; None rebuilds the saved graph, where the folder holds one.
+    Raises ArtifactError for a folder that is changed, foreign, or does not fit the instance.
+    """
+    return read_outcome(model, folder).model
+
+
+def read_outcome(model: nn.Module | None, folder: str | Path) -> Outcome:
+    """Read back all that `Outcome.save` wrote."""
+    from penjing.storage import load_tensors, read_manifest
+    from penjing.structure import Surgery, cut_in_place, restore_graph
+
+    folder = Path(folder)
+    manifest = read_manifest(folder)
+    if manifest.kind != "model":
+        raise ArtifactError(f"{folder} holds {manifest.kind!r}, not a saved model; use penjing.load for what export wrote")
+    tensors = load_tensors(folder / WEIGHTS)
+    surgery = Surgery.from_json((folder / SURGERY).read_text("utf-8")) if (folder / SURGERY).exists() else None
+    graph = bool(manifest.extra.get("graph"))
+    if graph:
+        rebuilt: nn.Module = restore_graph(folder / GRAPH, tensors)
+    elif model is None:
+        raise ArtifactError(f"{folder} was saved from a model of its own class; pass a fresh instance of that class")
+    else:
+        rebuilt = cut_in_place(model, surgery) if surgery is not None else model
+        _load(rebuilt, tensors, folder)
+    return Outcome(
+        model=rebuilt,
+        log=tuple(LogRow(**row) for row in manifest.extra.get("log", ())),
+        recipe=Recipe.from_data(manifest.recipe or []),
+        surgery=surgery,
+        masks=load_tensors(folder / MASKS) if (folder / MASKS).exists() else {},
+        graph=graph,
+    )
+
+
+def _load(model: nn.Module, tensors: dict[str, Tensor], folder: Path) -> None:
+    try:
+        model.load_state_dict(tensors)
+    except RuntimeError as problem:
+        raise ArtifactError(f"{folder} does not fit {type(model).__name__}: {problem}") from problem
+
+
+def _plain(recipe: Recipe) -> bool:
+    """Whether the recipe holds plain values only (module objects cannot be written)."""
+
+    def plain(value: Any) -> bool:
+        return not isinstance(value, tuple | list) or all(not isinstance(item, tuple) for item in value)
+
+    return all(plain(value) for step in recipe for value in step.settings().values())
