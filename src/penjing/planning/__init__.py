@@ -1,0 +1,36 @@
+"""What to try, and what to do next: pure functions of the workload's figures and of the journal."""
+
+from penjing.planning.candidates import candidates, objective, recovery_epochs, without_recovery
+from penjing.planning.plan import (
+    Action,
+    Baseline,
+    Event,
+    Finish,
+    Freeze,
+    Judge,
+    Lattice,
+    Probe,
+    Recover,
+    finalists,
+    plan,
+    worthwhile,
+)
+
+__all__ = [
+    "Action",
+    "Baseline",
+    "Event",
+    "Finish",
+    "Freeze",
+    "Judge",
+    "Lattice",
+    "Probe",
+    "Recover",
+    "candidates",
+    "finalists",
+    "objective",
+    "plan",
+    "recovery_epochs",
+    "without_recovery",
+    "worthwhile",
+]

@@ -1,0 +1,59 @@
+"""The recipes that a first search tries: a lattice of cuts, each recovered and quantised, within the time there is.
+
+The lattice is small on purpose: what decides among its points is not a model of cost but the latency of the exported
+file, measured before any time goes into recovery.
+"""
+
+from collections.abc import Sequence
+
+from penjing.recipe import Contract, Finetune, PruneChannels, Quantize, Recipe, Step
+
+RATIOS = (0.5, 0.7, 0.3, 0.85)
+MULTIPLES = (16, 8)
+RECOVERY_SHARE = 0.6
+MAX_EPOCHS = 40.0
+
+
+def candidates(
+    *, budget_s: float, epoch_s: float | None, calibration: bool, prunable: bool, score: str = "l2"
+) -> tuple[Recipe, ...]:
+    """List the recipes to try, most promising first.
+
+    epoch_s: measured seconds of one training epoch of the original, None without training data (then nothing is
+    pruned, since nothing could recover). The share RECOVERY_SHARE of the budget is meant for two recoveries.
+    """
+    plain: list[Recipe] = []
+    if calibration:
+        plain.append(Recipe([Quantize()]))
+    if not prunable or epoch_s is None:
+        return tuple(plain)
+    epochs = recovery_epochs(budget_s, epoch_s)
+    cuts = [(ratio, multiple) for ratio in RATIOS for multiple in MULTIPLES]
+    recover = Finetune(epochs=epochs)
+    last: Sequence[Step] = (Quantize(),) if calibration else ()
+    lattice = [Recipe([PruneChannels(r, of="macs", score=score, round_to=m), recover, *last]) for r, m in cuts]
+    if calibration:
+        lattice += [Recipe([PruneChannels(r, of="macs", score=score, round_to=8), recover]) for r in RATIOS]
+    return (*plain, *lattice)
+
+
+def recovery_epochs(budget_s: float, epoch_s: float) -> float:
+    """Epochs of one recovery such that two of them take RECOVERY_SHARE of the budget, between 1/4 and MAX_EPOCHS.
+
+    A pruned model trains faster than the original, whose epoch is what was measured: the estimate is on the safe side.
+
+    >>> recovery_epochs(budget_s=1800, epoch_s=60)
+    9.0
+    """
+    epochs = RECOVERY_SHARE * budget_s / 2 / max(epoch_s, 1e-3)
+    return min(MAX_EPOCHS, float(int(epochs))) if epochs >= 1 else max(0.25, round(epochs, 2))
+
+
+def without_recovery(recipe: Recipe) -> Recipe:
+    """Give the same recipe with its training left out: the same shapes and formats, at once."""
+    return Recipe([step for step in recipe if not isinstance(step, Finetune)])
+
+
+def objective(contract: Contract) -> str:
+    """Name the field of a probe or candidate record that the contract wants small."""
+    return {"latency": "latency_ms", "size": "size_bytes", "memory": "memory_bytes", "macs": "macs"}[contract.minimize]
