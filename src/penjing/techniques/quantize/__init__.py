@@ -1,0 +1,1 @@
+"""Store and compute in eight bits."""

@@ -1,0 +1,113 @@
+"""Which tensors are meant: names, or (module, name) pairs as in torch.nn.utils.prune, turned into parameter names."""
+
+from collections.abc import Iterable
+
+import torch
+from torch import fx, nn
+
+from penjing.errors import RecipeError
+
+aten = torch.ops.aten
+
+WEIGHT_ATTRIBUTES: tuple[tuple[tuple[type[nn.Module], ...], tuple[str, ...]], ...] = (
+    ((nn.modules.conv._ConvNd, nn.Linear), ("weight",)),
+    ((nn.Bilinear,), ("weight",)),
+    ((nn.MultiheadAttention,), ("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight")),
+)
+
+WEIGHT_OPERATORS = frozenset(
+    {
+        aten.linear.default,
+        aten.conv1d.default,
+        aten.conv2d.default,
+        aten.conv3d.default,
+        aten.conv_transpose1d.default,
+        aten.conv_transpose2d.input,
+        aten.conv_transpose3d.input,
+    }
+)
+
+
+def weight_names(model: nn.Module) -> tuple[str, ...]:
+    """Names of every convolution and linear weight, in the order of the model, a shared weight once.
+
+    A captured graph has no layers to ask; there the weights are the second operands of its convolutions and linears.
+
+    >>> weight_names(nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Flatten(), nn.Linear(8, 2)))
+    ('0.weight', '3.weight')
+    """
+    names = list(_names_in_graph(model) if isinstance(model, fx.GraphModule) else _names_in_modules(model))
+    known = dict(model.named_parameters(remove_duplicate=False))
+    first: dict[int, str] = {}
+    for name in names:
+        if name in known:
+            first.setdefault(id(known[name]), name)
+    return tuple(first.values())
+
+
+def parametrized_names(model: nn.Module) -> tuple[str, ...]:
+    """Names of convolution and linear weights that torch.nn.utils.parametrize computes: there is no tensor to zero."""
+    known = dict(model.named_parameters(remove_duplicate=False))
+    return tuple(
+        name
+        for name in _names_in_modules(model)
+        if name not in known and nn.utils.parametrize.is_parametrized(*_owner(model, name))
+    )
+
+
+def resolve(
+    parameters: Iterable[str | tuple[nn.Module, str]] | None, original: nn.Module, model: nn.Module
+) -> tuple[str, ...]:
+    """Turn what Sparsify(parameters=...) was given into names of parameters of `model`, each tensor once.
+
+    Pairs hold modules of `original`, the user's model; `model` is the working copy, whose names are the same.
+    Raises RecipeError for a module that is no part of the original, and for a name that the model does not have.
+    """
+    if parameters is None:
+        return weight_names(model)
+    path_of = {id(module): path for path, module in original.named_modules()}
+    known = dict(model.named_parameters(remove_duplicate=False))
+    first: dict[int, str] = {}
+    for i, item in enumerate(parameters):
+        name = item if isinstance(item, str) else _name_of_pair(i, item, path_of)
+        if name not in known:
+            raise RecipeError(f"Sparsify: parameters[{i}]: the model has no parameter {name!r}; {_remedy(model, name)}")
+        first.setdefault(id(known[name]), name)
+    return tuple(first.values())
+
+
+def _name_of_pair(i: int, pair: object, path_of: dict[int, str]) -> str:
+    if not (isinstance(pair, tuple) and len(pair) == 2 and isinstance(pair[0], nn.Module) and isinstance(pair[1], str)):
+        raise RecipeError(f"Sparsify: parameters[{i}] is {pair!r}; give (module, 'weight') or a parameter name")
+    module, attribute = pair
+    if id(module) not in path_of:
+        raise RecipeError(
+            f"Sparsify: parameters[{i}]: {module!r} is no part of the model; take modules of the very model that is "
+            "optimised, or names such as 'layer1.0.conv1.weight'"
+        )
+    path = path_of[id(module)]
+    return f"{path}.{attribute}" if path else attribute
+
+
+def _remedy(model: nn.Module, name: str) -> str:
+    if name in parametrized_names(model):
+        return "it is parametrised; call torch.nn.utils.parametrize.remove_parametrizations first"
+    return f"its weights are {', '.join(weight_names(model)) or 'none'}"
+
+
+def _names_in_modules(model: nn.Module) -> Iterable[str]:
+    for path, module in model.named_modules():
+        for types, attributes in WEIGHT_ATTRIBUTES:
+            if isinstance(module, types):
+                yield from (f"{path}.{attribute}" if path else attribute for attribute in attributes)
+
+
+def _names_in_graph(model: fx.GraphModule) -> Iterable[str]:
+    for node in model.graph.nodes:
+        if node.target in WEIGHT_OPERATORS and isinstance(weight := node.args[1], fx.Node) and weight.op == "get_attr":
+            yield str(weight.target)
+
+
+def _owner(model: nn.Module, name: str) -> tuple[nn.Module, str]:
+    path, _, attribute = name.rpartition(".")
+    return model.get_submodule(path), attribute
