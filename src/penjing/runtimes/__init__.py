@@ -1,0 +1,25 @@
+"""Runtimes: a model leaves as files that run without Python classes, and comes back as a session that is called like it.
+
+`export` writes and checks, `load` opens. A runtime is one file and one call of `register_runtime`.
+"""
+
+from penjing.runtimes import onnxruntime as onnxruntime
+from penjing.runtimes.base import RUNTIMES, Artifact, Program, Run, Runtime, Session, load, register_runtime
+from penjing.runtimes.exporting import difference, export
+from penjing.runtimes.nesting import Record
+from penjing.runtimes.signature import Input
+
+__all__ = [
+    "RUNTIMES",
+    "Artifact",
+    "Input",
+    "Program",
+    "Record",
+    "Run",
+    "Runtime",
+    "Session",
+    "difference",
+    "export",
+    "load",
+    "register_runtime",
+]
