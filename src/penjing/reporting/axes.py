@@ -1,0 +1,136 @@
+"""Geometry of a picture: ticks at round numbers, linear scales, and labels that do not overlap."""
+
+import math
+import unicodedata
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+
+
+def nice_ticks(low: float, high: float, most: int = 6) -> tuple[float, ...]:
+    """Cover [low, high] with at most `most` ticks at multiples of 1, 2 or 5 times a power of ten.
+
+    The first tick lies at or below `low`, the last at or above `high`, and there are at least two. An interval too
+    narrow for its position is widened first. Exact fractions keep 0.1 + 0.2 out of the labels. `most` is at least 3.
+
+    >>> nice_ticks(3.9, 11.7)
+    (2.0, 4.0, 6.0, 8.0, 10.0, 12.0)
+    >>> nice_ticks(0.905, 0.921, most=5)
+    (0.905, 0.91, 0.915, 0.92, 0.925)
+    """
+    if not (math.isfinite(low) and math.isfinite(high) and low <= high):
+        raise ValueError(f"ticks from {low!r} to {high!r}: give finite ends in order")
+    if most < 3:
+        raise ValueError(f"most={most!r}: two ends and a middle need at least 3 ticks")
+    least = max(abs(low), abs(high)) * 1e-9 or 1e-9
+    if high - low < least:
+        low, high = low - least, high + least
+    bottom, top = Fraction(low), Fraction(high)
+    exponent = math.floor(math.log10((high - low) / most)) - 1
+    while True:
+        for multiple in (1, 2, 5):
+            step = multiple * Fraction(10) ** exponent
+            first, last = math.floor(bottom / step), math.ceil(top / step)
+            if last - first + 1 <= most:
+                return tuple(float(i * step) for i in range(first, last + 1))
+        exponent += 1
+
+
+def decimals(ticks: Sequence[float]) -> int:
+    """Count the decimals that tell the ticks apart.
+
+    >>> decimals((0.5, 1.0)), decimals((10.0, 20.0)), decimals((0.25, 0.3))
+    (1, 0, 2)
+    """
+    return next(
+        (d for d in range(12) if all(math.isclose(t, round(t, d), rel_tol=1e-9, abs_tol=1e-13) for t in ticks)), 12
+    )
+
+
+@dataclass(frozen=True)
+class Scale:
+    """A linear map from values [low, high] to picture coordinates [start, end].
+
+    >>> Scale(0, 10, 100, 200)(5)
+    150.0
+    """
+
+    low: float
+    high: float
+    start: float
+    end: float
+
+    def __call__(self, value: float) -> float:
+        share = (value - self.low) / (self.high - self.low)
+        return round(self.start + min(1.0, max(0.0, share)) * (self.end - self.start), 2)
+
+
+@dataclass(frozen=True)
+class Box:
+    """A rectangle of a picture; y grows downwards."""
+
+    left: float
+    top: float
+    right: float
+    bottom: float
+
+    def overlaps(self, other: "Box") -> bool:
+        """Whether the two share an area."""
+        return (
+            self.left < other.right and other.left < self.right and self.top < other.bottom and other.top < self.bottom
+        )
+
+    def holds(self, other: "Box") -> bool:
+        """Whether the other lies inside."""
+        return (
+            self.left <= other.left
+            and self.top <= other.top
+            and other.right <= self.right
+            and other.bottom <= self.bottom
+        )
+
+
+@dataclass(frozen=True)
+class Label:
+    """A placed text: the left end of its baseline, and the rectangle that it fills."""
+
+    text: str
+    x: float
+    y: float
+    box: Box
+
+
+def text_width(text: str, size: float) -> float:
+    """Estimate the width of a text on the safe side: 0.6 em for a letter, 1 em for a wide one."""
+    return size * sum(1.0 if unicodedata.east_asian_width(c) in "WF" else 0.6 for c in text)
+
+
+def place_labels(
+    points: Iterable[tuple[float, float, str]], bounds: Box, taken: Sequence[Box] = (), size: float = 12, gap: float = 9
+) -> list[Label]:
+    """Put each text beside its point, in the order given, where it meets nothing; one that fits nowhere is left out.
+
+    points: x, y and text. taken: rectangles that stay free. Tried are right, left, above and below, then the corners.
+    """
+    occupied, placed = list(taken), []
+    for x, y, text in points:
+        width = text_width(text, size)
+        beside, low, up = y + 0.35 * size, y + gap + size, y - gap
+        middle, left, right = x - width / 2, x - gap - width, x + gap
+        spots = (
+            (right, beside),
+            (left, beside),
+            (middle, up),
+            (middle, low),
+            (right, up),
+            (left, up),
+            (right, low),
+            (left, low),
+        )
+        for spot_x, spot_y in spots:
+            box = Box(spot_x - 2, spot_y - size, spot_x + width + 2, spot_y + 0.35 * size)
+            if bounds.holds(box) and not any(box.overlaps(other) for other in occupied):
+                occupied.append(box)
+                placed.append(Label(text, round(spot_x, 2), round(spot_y, 2), box))
+                break
+    return placed
