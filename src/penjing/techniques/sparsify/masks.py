@@ -41,5 +41,5 @@ def lowest_scores_mask(scores: Sequence[Tensor], alive: Sequence[Tensor], amount
     count = prune_count(amount, living.numel())
     if count:
         mask[living[torch.topk(flat[living], count, largest=False).indices]] = False
-    parts = mask.split([a.numel() for a in alive])
+    parts = torch.split(mask, [a.numel() for a in alive])
     return [part.view(a.shape) for part, a in zip(parts, alive, strict=True)]
