@@ -1,1 +1,83 @@
-"""Penjing."""
+"""Penjing makes a trained model smaller and faster on the machine that will run it, and certifies what it lost.
+
+    workload -> profile -> plan -> apply -> export -> measure -> judge -> report
+
+Every name below is loaded when it is first used, so that `import penjing` costs next to nothing.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from penjing._version import __version__
+
+if TYPE_CHECKING:
+    from penjing.errors import PenjingError as PenjingError
+    from penjing.measuring import Latency as Latency
+    from penjing.measuring import measure as measure
+    from penjing.optimizing import Run as Run
+    from penjing.optimizing import optimize as optimize
+    from penjing.profiling import Profile as Profile
+    from penjing.profiling import profile as profile
+    from penjing.recipe import Contract as Contract
+    from penjing.recipe import Finetune as Finetune
+    from penjing.recipe import MaxDrop as MaxDrop
+    from penjing.recipe import MinValue as MinValue
+    from penjing.recipe import PruneChannels as PruneChannels
+    from penjing.recipe import Quantize as Quantize
+    from penjing.recipe import Recipe as Recipe
+    from penjing.recipe import Sparsify as Sparsify
+    from penjing.recipe import steps as steps
+    from penjing.runtimes import Artifact as Artifact
+    from penjing.runtimes import Session as Session
+    from penjing.runtimes import export as export
+    from penjing.runtimes import load as load
+    from penjing.structure import Coupling as Coupling
+    from penjing.structure import couple as couple
+    from penjing.techniques import Outcome as Outcome
+    from penjing.techniques import apply as apply
+    from penjing.techniques import restore as restore
+    from penjing.verdict import Verdict as Verdict
+    from penjing.verdict import judge as judge
+    from penjing.workload import Workload as Workload
+    from penjing.workload import accuracy as accuracy
+    from penjing.workload import metrics as metrics
+
+_HOME = {
+    "penjing.errors": ("PenjingError",),
+    "penjing.measuring": ("Latency", "measure"),
+    "penjing.optimizing": ("Run", "optimize"),
+    "penjing.profiling": ("Profile", "profile"),
+    "penjing.recipe": (
+        "Contract",
+        "Finetune",
+        "MaxDrop",
+        "MinValue",
+        "PruneChannels",
+        "Quantize",
+        "Recipe",
+        "Sparsify",
+        "steps",
+    ),
+    "penjing.runtimes": ("Artifact", "Session", "export", "load"),
+    "penjing.structure": ("Coupling", "couple"),
+    "penjing.techniques": ("Outcome", "apply", "restore"),
+    "penjing.verdict": ("Verdict", "judge"),
+    "penjing.workload": ("Workload", "accuracy", "metrics"),
+}
+_ROOM = {name: room for room, names in _HOME.items() for name in names}
+
+__all__ = ["__version__", "extend", *sorted(_ROOM)]  # noqa: PLE0604
+
+
+def __getattr__(name: str) -> Any:
+    if name == "extend":
+        return import_module("penjing.extend")
+    if name not in _ROOM:
+        raise AttributeError(f"module 'penjing' has no attribute {name!r}; it has {', '.join(__all__)}")
+    value = getattr(import_module(_ROOM[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

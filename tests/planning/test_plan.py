@@ -28,7 +28,6 @@ LATTICE = {
     "max_drop": 0.01,
     "objective": "latency_ms",
     "budget_s": 1000.0,
-    "recovery_s": 100.0,
 }
 
 

@@ -3,8 +3,8 @@
     baseline -> lattice -> probe* -> recover* -> freeze -> judge* -> finish
 
 A probe applies a recipe without its training and measures the exported file: seconds instead of minutes. Only recipes
-that are faster (or smaller: whatever the contract minimises) than every gentler one go on to recovery. The same journal gives
-the same plan, on any machine and at any time: elapsed time enters as what the journal says it was.
+that are faster (or smaller: whatever the contract minimises) than every gentler one go on to recovery. The same journal
+gives the same plan, on any machine and at any time: elapsed time enters as what the journal says it was.
 """
 
 from collections.abc import Sequence
@@ -113,7 +113,7 @@ def _recover(lattice: Event, by: dict[str, list[Event]]) -> Recover | None:
         misses = misses + 1 if event["drop"] > lattice["max_drop"] else 0
     if misses >= 2:
         return None
-    longest = max((event["seconds"] for event in done), default=lattice["recovery_s"])
+    longest = max((event["seconds"] for event in done), default=0.0)
     kinds = ("baseline", "probe", "probe-failed", "candidate", "candidate-failed")
     if done and _spent(by, *kinds) + longest > lattice["budget_s"]:
         return None
@@ -124,9 +124,9 @@ def _recover(lattice: Event, by: dict[str, list[Event]]) -> Recover | None:
 def worthwhile(probes: Sequence[Event], baseline: Event, objective: str) -> list[Event]:
     """Give the probes that beat every gentler one, from gentle (most MACs kept) to severe.
 
-    >>> probes = [{"index": 0, "macs": 50, "ms": 4.0}, {"index": 1, "macs": 40, "ms": 5.0}, {"index": 2, "macs": 20, "ms": 2.0}]
-    >>> [p["index"] for p in worthwhile(probes, {"ms": 9.0}, "ms")]
-    [0, 2]
+    >>> probes = [{"name": "a", "macs": 50, "ms": 4.0}, {"name": "b", "macs": 40, "ms": 5.0}]
+    >>> [probe["name"] for probe in worthwhile(probes, {"ms": 9.0}, "ms")]
+    ['a']
     """
     kept: list[Event] = []
     best = baseline[objective]

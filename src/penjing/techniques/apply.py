@@ -1,4 +1,7 @@
-"""Apply a recipe: a fold of its steps over the state of the model. This is the only loop, and TECHNIQUES the only registry."""
+"""Apply a recipe: a fold of its steps over the state of the model.
+
+This is the only loop, and TECHNIQUES the only registry.
+"""
 
 import copy
 from collections.abc import Callable, Iterable
@@ -74,7 +77,9 @@ def apply(
         workload, original, example = workload_or_model, workload_or_model.model, workload_or_model.example
     elif isinstance(workload_or_model, nn.Module):
         if example_inputs is None:
-            raise RecipeError("apply: a bare model needs example_inputs= so that it can be captured; or pass a Workload")
+            raise RecipeError(
+                "apply: a bare model needs example_inputs= so that it can be captured; or pass a Workload"
+            )
         workload, original, example = None, workload_or_model, ExampleInputs.of(example_inputs)
     else:
         raise RecipeError(f"apply: got {type(workload_or_model).__name__}; pass a Workload or an nn.Module")
@@ -130,8 +135,8 @@ def _resumed(recipe: Recipe, original: nn.Module, example: ExampleInputs, contex
             continue
         saved = read_outcome(copy.deepcopy(original), folder)
         if saved.recipe != Recipe(recipe.steps[: i + 1]):
-            raise RunError(f"{folder} was left by another recipe; remove {context.resume_dir} or give another resume_dir")
+            raise RunError(
+                f"{folder} was left by another recipe; remove {context.resume_dir} or give another resume_dir"
+            )
         return i + 1, State(saved.model, example, saved.masks, saved.surgery, saved.graph, saved.log)
     return 0, fresh
-
-

@@ -19,7 +19,11 @@ WEIGHTS, SURGERY, GRAPH, MASKS = "weights.safetensors", "surgery.json", "graph.j
 
 @dataclass(frozen=True)
 class Outcome:
-    """The model after a recipe: .model (nn.Module), .log (one row for each thing that happened), .recipe, .surgery, .masks."""
+    """The model after a recipe, and a log with one row for each thing that happened.
+
+    surgery: what was cut out of the original, None if nothing was. masks: parameter name -> boolean mask of the weights
+    that live. graph: whether the model is a rewritten graph instead of the user's own class.
+    """
 
     model: nn.Module
     log: tuple[LogRow, ...]
@@ -34,7 +38,7 @@ class Outcome:
         return tuple(row for row in self.log if row.fell_back)
 
     def save(self, folder: str | Path, *, compact: bool = False) -> Path:
-        """Write the model into a folder, atomically: manifest, weights, what was cut; compact stores sparse tensors packed.
+        """Write manifest, weights and what was cut into a folder, atomically; compact packs sparse tensors.
 
         `restore(fresh_model, folder)` rebuilds it.
         """
@@ -77,7 +81,9 @@ def read_outcome(model: nn.Module | None, folder: str | Path) -> Outcome:
     folder = Path(folder)
     manifest = read_manifest(folder)
     if manifest.kind != "model":
-        raise ArtifactError(f"{folder} holds {manifest.kind!r}, not a saved model; use penjing.load for what export wrote")
+        raise ArtifactError(
+            f"{folder} holds {manifest.kind!r}, not a saved model; use penjing.load for what export wrote"
+        )
     tensors = load_tensors(folder / WEIGHTS)
     surgery = Surgery.from_json((folder / SURGERY).read_text("utf-8")) if (folder / SURGERY).exists() else None
     graph = bool(manifest.extra.get("graph"))

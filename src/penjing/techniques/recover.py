@@ -20,4 +20,4 @@ def run(state: State, step: Finetune, context: Context) -> State:
         resume_dir=context.resume_dir,
         progress=context.progress,
     )
-    return state.log(step.key, log.describe())
+    return state.log(step.key, log.summary())

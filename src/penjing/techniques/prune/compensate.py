@@ -59,11 +59,19 @@ def _columns(node: fx.Node, x: Tensor, weight: Tensor, arguments: Sequence[Any])
 
 
 def _outputs(node: fx.Node, y: Tensor) -> Tensor:
-    return y.reshape(-1, y.shape[-1]) if node.target is _aten.linear.default else y.movedim(1, -1).reshape(-1, y.shape[1])
+    return (
+        y.reshape(-1, y.shape[-1]) if node.target is _aten.linear.default else y.movedim(1, -1).reshape(-1, y.shape[1])
+    )
 
 
 def refit(
-    original: fx.GraphModule, cut: fx.GraphModule, surgery: Surgery, inputs: Sequence[Any], *, ridge: float = 1e-3, seed: int = 0
+    original: fx.GraphModule,
+    cut: fx.GraphModule,
+    surgery: Surgery,
+    inputs: Sequence[Any],
+    *,
+    ridge: float = 1e-3,
+    seed: int = 0,
 ) -> tuple[Mapping[str, Tensor], tuple[Refit, ...]]:
     """Refit every convolution and linear layer that lost inputs; give the new weights by name and the errors.
 

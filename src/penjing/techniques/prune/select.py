@@ -73,7 +73,7 @@ def select(
             if scope is Scope.LOCAL:
                 wanted = round(size * (1 - t))
             else:
-                below = int(round(t * len(pooled)))
+                below = round(t * len(pooled))
                 wanted = size if below == 0 else int((values > pooled[below - 1]).sum())
             gone[name] = np.sort(order[name][: size - widths.round(wanted, size)])
         return gone

@@ -1,4 +1,4 @@
-"""The PruneChannels step: capture, score, select, cut, prove, compensate; each cut proven before anything else touches it."""
+"""The PruneChannels step: capture, score, select, cut, prove, compensate."""
 
 import copy
 from collections.abc import Mapping
@@ -58,10 +58,14 @@ def _carry_out(
     if done is None or proof is None:
         return state
     sizes = {group.name: group.size for group in coupling.groups}
-    widths = ", ".join(f"{n} {sizes[n]} to {sizes[n] - len(u)}" for n, u in selection.removed.items() if n not in failed)
+    widths = ", ".join(
+        f"{n} {sizes[n]} to {sizes[n] - len(u)}" for n, u in selection.removed.items() if n not in failed
+    )
     state = state.log(step.key, f"cut {widths}", proof=proof.describe())
     if selection.remaining > keep + 1e-6:
-        what = f"{step.of}: asked to keep {keep:.1%}, kept {selection.remaining:.1%}; the allowed widths reach no further"
+        what = (
+            f"{step.of}: asked to keep {keep:.1%}, kept {selection.remaining:.1%}; the allowed widths reach no further"
+        )
         state = state.log(step.key, what, fell_back=True)
     if graph and context.prefer == "module":
         what = "the model is now a rewritten graph: its own class, cut in place, did not pass the proof"
@@ -84,7 +88,9 @@ def chosen_groups(coupling: Coupling, step: PruneChannels) -> tuple[Group, ...]:
         for pattern in patterns:
             if not any(matches(group, (pattern,)) for group in coupling.groups):
                 known = ", ".join(group.name for group in coupling.groups[:12])
-                raise RecipeError(f"PruneChannels: {field} names {pattern!r}, which matches no group; known: {known} ...")
+                raise RecipeError(
+                    f"PruneChannels: {field} names {pattern!r}, which matches no group; known: {known} ..."
+                )
     return tuple(
         group
         for group in coupling.groups
@@ -141,7 +147,9 @@ def _scores(
 def _gradients(model: nn.Module, workload: Workload | None, score: str) -> dict[str, Tensor]:
     """Sum the gradients of the workload's loss over a few training batches, in eval mode."""
     if workload is None or workload.loss is None or workload.train is None:
-        raise RecipeError(f"PruneChannels: score={score!r} needs a workload with train= and loss=; use score='l2' without")
+        raise RecipeError(
+            f"PruneChannels: score={score!r} needs a workload with train= and loss=; use score='l2' without"
+        )
     with preserved(model):
         model.eval()
         model.zero_grad(set_to_none=True)
@@ -206,5 +214,3 @@ def _why_not(coupling: Coupling, step: PruneChannels) -> str:
     if inexact and not step.allow_inexact:
         return f"{inexact} groups pass a norm or softmax and are inexact (allow_inexact=True cuts them)"
     return "; ".join(sorted({group.reason for group in coupling.groups if group.reason})[:3]) or "all are excluded"
-
-

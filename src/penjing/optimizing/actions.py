@@ -1,0 +1,255 @@
+"""What the plan can ask for: each action does its work and ends in one event of the journal."""
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from torch import nn
+
+from penjing._version import __version__
+from penjing.errors import PenjingError
+from penjing.measuring import measure, peak_memory_bytes
+from penjing.planning import (
+    Action,
+    Baseline,
+    Event,
+    Freeze,
+    Judge,
+    Lattice,
+    Probe,
+    Recover,
+    candidates,
+    objective,
+    without_recovery,
+)
+from penjing.profiling import profile
+from penjing.recipe import Contract, Recipe
+from penjing.runs import RunFolder, candidate_hash
+from penjing.runtimes import Artifact, export
+from penjing.storage import atomic_folder
+from penjing.structure import capture, couple
+from penjing.techniques import Outcome, apply
+from penjing.training import Progress, epoch_seconds
+from penjing.types import Split, Status
+from penjing.verdict import judge, power
+from penjing.workload import Workload
+
+ASSUMED_DISCORDANCE = 0.05
+
+logger = logging.getLogger("penjing")
+
+
+@dataclass(frozen=True)
+class Line:
+    """What every action of one run shares."""
+
+    workload: Workload
+    contract: Contract
+    runtime: str
+    folder: RunFolder
+    budget_s: float
+    seed: int
+    progress: Progress | None = None
+
+    def events(self) -> list[Event]:
+        """Give all that the journal holds."""
+        return self.folder.journal.events()
+
+    def last(self, kind: str) -> Event:
+        """Give the newest event of a kind."""
+        return next(event for event in reversed(self.events()) if event["event"] == kind)
+
+    def write(self, kind: str, **data: Any) -> None:
+        """End an action."""
+        self.folder.journal.append(kind, **data)
+
+    def recipe(self, index: int) -> Recipe:
+        """Give a recipe of the lattice."""
+        return Recipe.from_data(self.last("lattice")["recipes"][index])
+
+    def artifact(self, name: str) -> Artifact:
+        """Open what was exported for a candidate."""
+        return Artifact.open(self.folder.candidate(name) / "artifact")
+
+
+def baseline(line: Line, _: Action) -> None:
+    """Export, measure and score the original; tell what the certificate can certify."""
+    started = time.monotonic()
+    workload = line.workload
+    found = profile(workload.model, workload.example)
+    coupling = couple(capture(workload.model, workload.example))
+    figures = _deployed(line, "baseline", workload.model, None)
+    line.write(
+        "baseline",
+        hash="baseline",
+        title=workload.name or type(workload.model).__name__,
+        macs=found.macs,
+        params=found.params,
+        layers=found.to_data()["layers"],
+        frozen=[[f"{part.parameter}, dimension {part.dim}", part.reason] for part in coupling.frozen],
+        prunable=any(group.prunable and group.exact for group in coupling.groups),
+        epoch_s=epoch_seconds(workload) if workload.brings("train") else None,
+        power=asdict(power(workload.size(Split.CERTIFICATE), ASSUMED_DISCORDANCE, line.contract.alpha)),
+        seconds=time.monotonic() - started,
+        **figures,
+    )
+    line.folder.set_best("baseline", Status.SEARCH_ESTIMATE)
+
+
+def lattice(line: Line, _: Action) -> None:
+    """Write down the recipes to try, and all that the plan needs to know to order them."""
+    base = line.last("baseline")
+    recipes = candidates(
+        budget_s=line.budget_s,
+        epoch_s=base["epoch_s"],
+        calibration=line.workload.brings("calibration"),
+        prunable=base["prunable"],
+    )
+    line.write(
+        "lattice",
+        recipes=[recipe.to_data() for recipe in recipes],
+        trains=[recipe != without_recovery(recipe) for recipe in recipes],
+        max_drop=line.contract.max_drop,
+        objective=objective(line.contract),
+        budget_s=line.budget_s,
+    )
+
+
+def probe(line: Line, action: Probe) -> None:
+    """Apply a recipe without training; export and measure what comes out, and throw it away."""
+    recipe = without_recovery(line.recipe(action.index))
+
+    def work() -> dict[str, Any]:
+        outcome = apply(line.workload, recipe, seed=line.seed)
+        folder = line.folder.scratch(f"probe-{action.index}")
+        artifact = export(outcome.model, line.workload.example, folder, line.runtime)
+        latency = measure(artifact, line.workload.example, seconds=1.0)
+        found = profile(outcome.model, line.workload.example)
+        return {
+            "latency_ms": latency.median_ms,
+            "size_bytes": artifact.size_bytes,
+            "memory_bytes": found.peak_activation_bytes,
+            "macs": found.macs,
+        }
+
+    _attempt(line, "probe", action.index, work)
+
+
+def recover(line: Line, action: Recover) -> None:
+    """Apply a recipe whole; export, measure and score the model on the search split."""
+    recipe = line.recipe(action.index)
+    name = candidate_hash(
+        weights=line.workload.model_fingerprint(),
+        recipe=recipe.to_data(),
+        data=line.workload.fingerprint(Split.SEARCH),
+        versions={"penjing": __version__, "seed": str(line.seed)},
+    )
+
+    def work() -> dict[str, Any]:
+        outcome = apply(
+            line.workload, recipe, seed=line.seed, resume_dir=line.folder.scratch(name), progress=line.progress
+        )
+        found = profile(outcome.model, line.workload.example)
+        figures = _deployed(line, name, outcome.model, outcome)
+        value = drop_of(line, figures["value"])
+        return {
+            "hash": name,
+            "recipe": recipe.to_data(),
+            "drop": value,
+            "limits_hold": _limits_hold(line.contract, figures),
+            "macs": found.macs,
+            "params": found.params,
+            "layers": found.to_data()["layers"],
+            "log": [asdict(row) for row in outcome.log],
+            **figures,
+        }
+
+    if _attempt(line, "candidate", action.index, work):
+        _point_at_best(line)
+
+
+def freeze(line: Line, action: Freeze) -> None:
+    """Fix the list to be judged, before anyone looks at the certificate."""
+    line.write("freeze", hashes=list(action.hashes))
+
+
+def judge_one(line: Line, action: Judge) -> None:
+    """Judge a frozen candidate on the certificate split."""
+    reference, candidate = line.artifact("baseline"), line.artifact(action.hash)
+    verdict = judge(reference, candidate, line.workload, line.contract, family=line.folder.identity_hash)
+    line.write("verdict", hash=action.hash, outcome=str(verdict.outcome), verdict=verdict.to_data())
+
+
+ACTIONS: Mapping[type[Action], Callable[[Line, Any], None]] = {
+    Baseline: baseline,
+    Lattice: lattice,
+    Probe: probe,
+    Recover: recover,
+    Freeze: freeze,
+    Judge: judge_one,
+}
+
+
+def drop_of(line: Line, value: float) -> float:
+    """Give what was lost against the baseline on the search split, in the contract's terms."""
+    before = float(line.last("baseline")["value"])
+    lost = line.workload.metric.drop(before, value)
+    return lost / abs(before) if line.contract.relative and before else lost
+
+
+def _deployed(line: Line, name: str, model: nn.Module, outcome: Outcome | None) -> dict[str, Any]:
+    """Export a model into its candidate folder (unless a killed run has left it there), measure it and score it."""
+    home, example = line.folder.candidate(name), line.workload.example
+    if not home.exists():
+        with atomic_folder(home) as temporary:
+            if outcome is not None:
+                outcome.save(temporary / "model", compact=True)
+            export(model, example, temporary / "artifact", line.runtime)
+    artifact = line.artifact(name)
+    against = line.artifact("baseline") if name != "baseline" else None
+    latencies = {
+        str(n): measure(artifact, example.with_batch(n), against=against) for n in sorted({1, example.batch_size})
+    }
+    (samples,) = line.workload.evaluate(artifact.load(), Split.SEARCH)
+    return {
+        "value": samples.value,
+        "n": len(samples),
+        "batch": example.batch_size,
+        "latency_ms": latencies[str(example.batch_size)].median_ms,
+        "latencies": {n: latency.to_data() for n, latency in latencies.items()},
+        "size_bytes": artifact.size_bytes,
+        "memory_bytes": peak_memory_bytes(artifact, example),
+    }
+
+
+def _limits_hold(contract: Contract, figures: Mapping[str, Any]) -> bool:
+    limits = {"latency_ms": contract.max_latency_ms, "size_bytes": contract.max_size_bytes}
+    limits["memory_bytes"] = contract.max_memory_bytes
+    return all(limit is None or figures[name] <= limit for name, limit in limits.items())
+
+
+def _attempt(line: Line, kind: str, index: int, work: Callable[[], dict[str, Any]]) -> bool:
+    """Do the work of one recipe and write down what came out; what cannot be done is an event too, not the end."""
+    started = time.monotonic()
+    try:
+        figures = work()
+    except PenjingError as problem:
+        logger.warning("recipe %d: %s", index, problem)
+        line.write(f"{kind}-failed", index=index, why=str(problem), seconds=time.monotonic() - started)
+        return False
+    line.write(kind, index=index, seconds=time.monotonic() - started, **figures)
+    return True
+
+
+def _point_at_best(line: Line) -> None:
+    """Point `best` at the model that would ship if the run ended now."""
+    within = [
+        event
+        for event in line.events()
+        if event["event"] == "candidate" and event["limits_hold"] and event["drop"] <= line.contract.max_drop
+    ]
+    if within:
+        best = min(within, key=lambda event: event[objective(line.contract)])
+        line.folder.set_best(best["hash"], Status.SEARCH_ESTIMATE)
