@@ -95,32 +95,36 @@ def bca_limits(estimate: float, replicates: Floats, jackknife: Floats, alpha: fl
     return float(low), float(high)
 
 
-def corpus_limits(
-    statistic: Callable[[Indices], float], units: list[Indices], alpha: float, seed: int
-) -> tuple[float, float]:
-    """Give the BCa limits (lower, upper) of a statistic of the whole corpus, each at level `alpha`.
+def corpus_replicates(statistic: Callable[[Indices], float], labels: Indices, seed: int) -> Floats:
+    """Give a statistic of the whole corpus on 2,000 resamples of its units.
 
-    statistic: from row indices (with repetition) to a number. units: the row indices of each unit; whole units are
-    drawn. The acceleration comes from a jackknife over at most 200 blocks of units, so the work is bounded.
+    statistic: from row indices (with repetition) to a number. labels: [n], the unit of each row, numbered from zero;
+    whole units are drawn.
 
     >>> rows = np.arange(400.0)
-    >>> units = [np.array([i]) for i in range(400)]
-    >>> low, high = corpus_limits(lambda index: float(np.median(rows[index])), units, alpha=0.05, seed=0)
-    >>> bool(170 < low < 199.5 < high < 230)
-    True
+    >>> medians = corpus_replicates(lambda index: float(np.median(rows[index])), np.arange(400), seed=0)
+    >>> medians.shape, bool(abs(np.median(medians) - 199.5) < 3)
+    ((2000,), True)
     """
     rng = np.random.default_rng(seed)
-    rows, ends = np.concatenate(units), np.cumsum([len(unit) for unit in units])
-    starts = ends - [len(unit) for unit in units]
+    rows_of = _rows(labels)
+    units = int(labels.max()) + 1
+    return np.array([statistic(rows_of(rng.integers(units, size=units))) for _ in range(CORPUS_RESAMPLES)])
 
-    def value(chosen: Indices) -> float:
-        if len(rows) == len(units):
-            return statistic(rows[chosen])
-        return statistic(np.concatenate([rows[starts[i] : ends[i]] for i in chosen]))
 
-    k = len(units)
-    replicates = np.array([value(rng.integers(k, size=k)) for _ in range(CORPUS_RESAMPLES)])
-    blocks = np.array_split(rng.permutation(k), min(k, JACKKNIFE_BLOCKS))
-    everyone = np.arange(k)
-    jackknife = np.array([value(np.setdiff1d(everyone, block)) for block in blocks])
-    return bca_limits(statistic(rows), replicates, jackknife, alpha)
+def corpus_jackknife(statistic: Callable[[Indices], float], labels: Indices, seed: int) -> Floats:
+    """Give a statistic of the whole corpus without each of at most 200 blocks of units, so that the work is bounded."""
+    order = np.random.default_rng(seed).permutation(int(labels.max()) + 1)
+    rows_of = _rows(labels)
+    blocks = np.array_split(order, min(len(order), JACKKNIFE_BLOCKS))
+    return np.array([statistic(rows_of(np.setdiff1d(order, block))) for block in blocks])
+
+
+def _rows(labels: Indices) -> Callable[[Indices], Indices]:
+    """Give the function from chosen units to the row indices that they hold."""
+    order = np.argsort(labels, kind="stable")
+    sizes = np.bincount(labels)
+    if sizes.max() == 1:
+        return lambda chosen: order[chosen]
+    ends = np.cumsum(sizes)
+    return lambda chosen: np.concatenate([order[ends[i] - sizes[i] : ends[i]] for i in chosen])

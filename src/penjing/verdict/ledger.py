@@ -13,7 +13,7 @@ from penjing.errors import ArtifactError
 
 
 def default_folder() -> Path:
-    """Give the folder of Penjing's per-user state: $PENJING_HOME, else $XDG_STATE_HOME/penjing, else ~/.local/state/penjing."""
+    """Give the user's folder: $PENJING_HOME, else $XDG_STATE_HOME/penjing, else ~/.local/state/penjing."""
     if home := os.environ.get("PENJING_HOME"):
         return Path(home)
     state = os.environ.get("XDG_STATE_HOME")

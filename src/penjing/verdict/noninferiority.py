@@ -5,11 +5,11 @@
     known range, few pairs differ          betting limits, which hold at every sample size
     no known range, enough pairs differ    studentised bootstrap of the ratio
     metric of the whole corpus             BCa bootstrap of the whole metric
-    the last two, few pairs differ         no limits: a bootstrap over (nearly) identical pairs is [0, 0] and proves nothing
+    the last two, few pairs differ         no limits: a bootstrap over identical pairs is [0, 0] and proves nothing
 
-With clusters (`groups`), clusters are drawn instead of samples and right-or-wrong scores are treated as any bounded score.
-The drop is reference - candidate where higher is better and candidate - reference where lower is, divided by |reference|
-if it is relative. benchmarks/verdict_size.py measures how often each method certifies a drop at the margin.
+With clusters (`groups`), clusters are drawn instead of samples, and right-or-wrong scores are treated as any bounded
+score. The drop is reference - candidate where higher is better and candidate - reference where lower is, divided by
+|reference| if it is relative. benchmarks/verdict_size.py measures how often each method certifies a drop at the margin.
 """
 
 from collections.abc import Callable
@@ -21,19 +21,24 @@ from numpy.typing import NDArray
 
 from penjing.errors import ContractError, WorkloadError
 from penjing.types import Direction
-from penjing.verdict.bootstrap import Indices, corpus_limits, studentised_limits
+from penjing.verdict.bootstrap import Indices, bca_limits, corpus_jackknife, corpus_replicates, studentised_limits
 from penjing.verdict.bounded import betting_limits
 from penjing.verdict.tango import tango_limits, wilson_limits
 from penjing.workload import Metric, MetricKind, Samples
 
 Floats = NDArray[np.float64]
 
-# With fewer (effective) differing pairs the studentised bootstrap certifies too often: 11 % instead of 5 % at four pairs.
+# With fewer (effective) differing pairs the studentised bootstrap certifies too often: 11 % instead of 5 % at four.
 ENOUGH_PAIRS = 30
+# Share of a known range up to which a difference does not count. Where all are that small, betting limits, which cost
+# some 8 / n of the range, do not trust the sample to have shown the largest loss.
+SMALL = 0.01
+# Relative rounding error of sums in float64, with room.
+ROUNDING = 1e-12
 
 
 class Limits(NamedTuple):
-    """One-sided limits of a value, each at the level asked for; infinite where the data says nothing."""
+    """One-sided limits of a value, each at the level asked for, and the method that gave them."""
 
     lower: float
     upper: float
@@ -63,68 +68,81 @@ def drop_limits(reference: Samples, candidate: Samples, alpha: float, *, relativ
     scored on the same samples.
     """
     metric = reference.metric
-    if not relative and known_range(metric) is None:
-        raise ContractError(
-            f"{metric.name} has no known range, so an absolute drop has no scale; use relative=True, "
-            "which allows a share of the reference's value"
-        )
+    require_scale(metric, relative)
     if reference.values.shape != candidate.values.shape:
         raise WorkloadError(
-            f"{metric.name}: the reference has scores of shape {reference.values.shape}, the candidate "
-            f"{candidate.values.shape}; evaluate both on the same samples"
+            f"{metric.name}: the reference has scores of shape {list(reference.values.shape)}, the candidate "
+            f"{list(candidate.values.shape)}; evaluate both on the same samples"
         )
     value = _drop(reference.value, candidate.value, metric.direction, relative)
-    n, discordant = len(reference), int(np.count_nonzero(_distances(reference, candidate)))
-    reason = None
+    discordant = int(np.count_nonzero(_differs(reference.values, candidate.values)))
     if relative and not _away_from_zero(value_limits(reference, alpha, seed=seed)):
         limits, reason = NOTHING, f"the reference's {metric.name} may be zero, and a share of zero is not defined"
-    elif metric.kind is MetricKind.CORPUS:
-        limits = _corpus_drop(reference, candidate, alpha, relative, seed)
     else:
-        limits = _mean_drop(reference, candidate, alpha, relative, seed)
-    if limits is NOTHING and reason is None:
-        reason = (
-            f"only {discordant} of {n} pairs differ (as much as {_effective(reference, candidate):.0f} equal ones), and "
-            f"{metric.name} gives no bound on what rarer losses would cost; more certificate samples are needed"
+        limits = (_corpus_drop if metric.kind is MetricKind.CORPUS else _mean_drop)(
+            reference, candidate, alpha, relative, seed
         )
-    return Drop(value, limits.lower, limits.upper, n, discordant, limits.method, reason)
+        reason = (
+            f"too few pairs differ in earnest ({discordant} of {len(reference)} at all), and {metric.name} gives no "
+            "bound on what rarer losses would cost; more samples, or per-sample scores with a known range, would help"
+        )
+    return Drop(
+        value,
+        limits.lower,
+        limits.upper,
+        len(reference),
+        discordant,
+        limits.method,
+        reason if limits is NOTHING else None,
+    )
 
 
 def value_limits(samples: Samples, alpha: float, *, seed: int = 0) -> Limits:
-    """Give one-sided limits of a metric's value, each at level `alpha`."""
-    metric, units = samples.metric, _units(samples.groups, len(samples))
+    """Give one-sided limits of a metric's value, each at level `alpha`; its range where the data says nothing."""
+    metric, n = samples.metric, len(samples)
+    labels = unit_labels(samples.groups, n)
     if metric.kind is MetricKind.CORPUS:
-        return _corpus(lambda rows: metric.aggregate(samples.values[rows]), units, samples, alpha, seed)
+        limits = _corpus(lambda rows: float(metric.aggregate(samples.values[rows])), labels, alpha, seed)
+        return limits._replace(lower=max(limits.lower, metric.low), upper=min(limits.upper, metric.high))
     if metric.kind is MetricKind.BINARY and samples.groups is None:
-        return Limits(*wilson_limits(round(float(samples.values.sum())), len(samples), alpha), "Wilson score limits")
-    totals, sizes = _sums(samples.values, units), _sums(np.ones(len(samples)), units)
-    if effective_pairs(totals - samples.value * sizes) >= ENOUGH_PAIRS:
-        return _clip(Limits(*studentised_limits(totals, sizes, alpha, seed), "studentised bootstrap"), known_range(metric))
-    if (span := known_range(metric)) is None:
-        return NOTHING
-    return Limits(*betting_limits(totals, sizes, *span, alpha, seed), "betting limits")
+        return Limits(*wilson_limits(int(np.count_nonzero(samples.values)), n, alpha), "Wilson's score limits")
+    totals, sizes = np.bincount(labels, samples.values), np.bincount(labels).astype(np.float64)
+    if effective_pairs(totals - samples.value * sizes, _noise(metric, totals)) >= ENOUGH_PAIRS:
+        lower, upper = studentised_limits(totals, sizes, alpha, seed)
+        return Limits(max(lower, metric.low), min(upper, metric.high), "studentised bootstrap")
+    if metric.has_known_range:
+        return Limits(*betting_limits(totals, sizes, metric.low, metric.high, alpha, seed), "betting limits")
+    return Limits(metric.low, metric.high, "none")
 
 
-def known_range(metric: Metric) -> tuple[float, float] | None:
-    """Give (low, high) of a metric whose values are bounded on both sides, else None."""
-    if metric.kind is MetricKind.UNBOUNDED or metric.low is None or metric.high is None:
-        return None
-    return (metric.low, metric.high) if np.isfinite([metric.low, metric.high]).all() else None
+def require_scale(metric: Metric, relative: bool) -> None:
+    """Raise ContractError for an absolute drop of a metric without a known range."""
+    if not relative and not metric.has_known_range:
+        raise ContractError(
+            f"{metric.name} has no known range ([{metric.low:g}, {metric.high:g}]), so an absolute drop has no scale; "
+            "use relative=True, which allows a share of the reference's value"
+        )
 
 
-def effective_pairs(differences: Floats) -> float:
+def effective_pairs(differences: Floats, noise: float = 0.0) -> float:
     """Give the number of differing pairs, counting small differences beside large ones for little.
 
-    (sum d^2)^2 / sum d^4: m equal differences count as m, thousands of rounding errors beside three real ones as three.
+    (sum d^2)^2 / sum d^4: m equal differences count as m, thousands of small ones beside three large ones as three.
+    Differences up to `noise` do not count: were there only such, nothing would be known of the large ones.
 
-    >>> effective_pairs(np.array([1.0, -1.0, 1.0, 0.0, 1e-6, -1e-6]))
+    >>> effective_pairs(np.array([1.0, -1.0, 1.0, 0.0, 0.001, -0.001]))
     3.0
     """
     largest = float(np.max(np.abs(differences), initial=0.0))
-    if largest == 0:
+    if largest <= noise:
         return 0.0
-    squares = (differences / largest) ** 2
+    squares = np.where(np.abs(differences) > noise, differences / largest, 0.0) ** 2
     return round(float(squares.sum() ** 2 / (squares**2).sum()), 6)
+
+
+def unit_labels(groups: NDArray[Any] | None, n: int) -> Indices:
+    """Number the independent units from zero, one label a row: [n]; each row is its own where there are no groups."""
+    return np.arange(n) if groups is None else np.unique(groups, return_inverse=True)[1]
 
 
 def _mean_drop(reference: Samples, candidate: Samples, alpha: float, relative: bool, seed: int) -> Limits:
@@ -133,47 +151,45 @@ def _mean_drop(reference: Samples, candidate: Samples, alpha: float, relative: b
     losses = sign * (reference.values - candidate.values)
     if metric.kind is MetricKind.BINARY and reference.groups is None and not relative:
         lost, gained = np.count_nonzero(losses > 0), np.count_nonzero(losses < 0)
-        return Limits(*tango_limits(lost, gained, n, alpha), "Tango's score limits for paired proportions")
-    units = _units(reference.groups, n)
-    totals, sizes = _sums(losses, units), _sums(np.ones(n), units)
-    if effective_pairs(totals) >= ENOUGH_PAIRS:
-        scale = _sums(reference.values, units) * np.sign(reference.value) if relative else sizes
-        what = "studentised bootstrap of the ratio" if relative else "studentised bootstrap"
-        return Limits(*studentised_limits(totals, scale, alpha, seed), what)
-    if (span := known_range(metric)) is None:
+        return Limits(*tango_limits(lost, gained, n, alpha), "Tango's score limits")
+    labels = unit_labels(reference.groups, n)
+    totals, sizes = np.bincount(labels, losses), np.bincount(labels).astype(np.float64)
+    if effective_pairs(totals, _noise(metric, reference.values)) >= ENOUGH_PAIRS:
+        if not relative:
+            return Limits(*studentised_limits(totals, sizes, alpha, seed), "studentised bootstrap")
+        scale = np.bincount(labels, reference.values) * np.sign(reference.value)
+        return Limits(*studentised_limits(totals, scale, alpha, seed), "studentised bootstrap of the ratio")
+    if not metric.has_known_range:
         return NOTHING
-    width = span[1] - span[0]
+    width = metric.high - metric.low
     if not relative:
         return Limits(*betting_limits(totals, sizes, -width, width, alpha, seed), "betting limits")
     # Half of alpha for the drop and half for the reference: both hold together with probability 1 - alpha.
     lower, upper = betting_limits(totals, sizes, -width, width, alpha / 2, seed)
-    least, most = sorted(np.abs(value_limits(reference, alpha / 2, seed=seed)[:2]))
-    return Limits(
-        lower / (most if lower > 0 else least),
-        upper / (least if upper > 0 else most),
-        "betting limits over the reference's limits",
-    )
+    least, most = sorted(abs(limit) for limit in value_limits(reference, alpha / 2, seed=seed)[:2])
+    lower, upper = lower / (most if lower > 0 else least), upper / (least if upper > 0 else most)
+    return Limits(lower, upper, "betting limits over the reference's limits")
 
 
 def _corpus_drop(reference: Samples, candidate: Samples, alpha: float, relative: bool, seed: int) -> Limits:
     metric = reference.metric
-    if _effective(reference, candidate) < ENOUGH_PAIRS:
-        return NOTHING
 
     def statistic(rows: Indices) -> float:
         values = metric.aggregate(reference.values[rows]), metric.aggregate(candidate.values[rows])
         return _drop(*values, metric.direction, relative)
 
-    return _corpus(statistic, _units(reference.groups, len(reference)), reference, alpha, seed)
+    return _corpus(statistic, unit_labels(reference.groups, len(reference)), alpha, seed)
 
 
-def _corpus(
-    statistic: Callable[[Indices], float], units: list[Indices], samples: Samples, alpha: float, seed: int
-) -> Limits:
-    lower, upper = corpus_limits(statistic, units, alpha, seed)
-    if not np.isfinite([lower, upper]).all():  # the metric is not defined on some resamples
+def _corpus(statistic: Callable[[Indices], float], labels: Indices, alpha: float, seed: int) -> Limits:
+    jackknife = corpus_jackknife(statistic, labels, seed)
+    if not effective_pairs(jackknife - jackknife.mean(), ROUNDING * float(np.abs(jackknife).max())) >= ENOUGH_PAIRS:
         return NOTHING
-    return Limits(lower, upper, "BCa bootstrap of the whole metric")
+    replicates = corpus_replicates(statistic, labels, seed)
+    if not np.isfinite(replicates).all():  # the metric is not defined on some resamples
+        return NOTHING
+    estimate = statistic(np.arange(len(labels)))
+    return Limits(*bca_limits(estimate, replicates, jackknife, alpha), "BCa bootstrap of the whole metric")
 
 
 def _drop(reference: float, candidate: float, direction: Direction, relative: bool) -> float:
@@ -183,38 +199,16 @@ def _drop(reference: float, candidate: float, direction: Direction, relative: bo
     return float(loss / abs(reference)) if reference != 0 else float(np.copysign(np.inf, loss))
 
 
+def _noise(metric: Metric, values: Floats) -> float:
+    return SMALL * (metric.high - metric.low) if metric.has_known_range else ROUNDING * float(np.abs(values).max())
+
+
 def _away_from_zero(limits: Limits) -> bool:
     return limits.lower > 0 or limits.upper < 0
 
 
-def _clip(limits: Limits, span: tuple[float, float] | None) -> Limits:
-    if span is None:
-        return limits
-    return limits._replace(lower=max(limits.lower, span[0]), upper=min(limits.upper, span[1]))
-
-
-def _distances(reference: Samples, candidate: Samples) -> Floats:
-    """Give how far the two scores of each sample are apart: [n]."""
-    difference = (reference.values - candidate.values).reshape(len(reference), -1)
-    return np.sqrt(np.sum(difference**2, axis=1))
-
-
-def _effective(reference: Samples, candidate: Samples) -> float:
-    return effective_pairs(_sums(_distances(reference, candidate), _units(reference.groups, len(reference))))
-
-
-def _units(groups: NDArray[Any] | None, n: int) -> list[Indices]:
-    """Give the row indices of each independent unit: of each cluster, or of each single sample."""
-    if groups is None:
-        return list(np.arange(n)[:, None])
-    _, labels = np.unique(np.asarray(groups), return_inverse=True)
-    order = np.argsort(labels, kind="stable")
-    return np.split(order, np.flatnonzero(np.diff(labels[order])) + 1)
-
-
-def _sums(values: Floats, units: list[Indices]) -> Floats:
-    """Sum the values [n] of each unit."""
-    if len(units) == len(values):
-        return values[np.concatenate(units)]
-    ends = np.cumsum([len(unit) for unit in units])
-    return np.add.reduceat(values[np.concatenate(units)], np.concatenate([[0], ends[:-1]]))
+def _differs(a: NDArray[Any], b: NDArray[Any]) -> NDArray[np.bool_]:
+    """Say of each row whether it differs anywhere: [n]. Rows may be records."""
+    if a.dtype.names is not None:
+        return np.any([_differs(a[name], b[name]) for name in a.dtype.names], axis=0)
+    return np.any((a != b).reshape(len(a), -1), axis=1)

@@ -22,11 +22,11 @@ LARGEST_N = 10**9
 class Power:
     """What `n` samples can certify at an assumed discordance.
 
-    smallest_drop: the smallest max_drop that a candidate equal to its reference passes with `probability`. typical_drop:
-    the same at even odds; below it a contract is undecidable even for an equal model. The rest is about a contract's
-    `max_drop` and None without one. pass_probability: of an equal model. largest_drop: the largest true drop that
-    passes with `probability` (None where even an equal model does not); typical_largest_drop: the same at even odds.
-    n_needed: samples with which an equal model passes with `probability`.
+    smallest_drop: the smallest max_drop that a candidate equal to its reference passes with `probability`.
+    typical_drop: the same at even odds; below it a contract is undecidable even for an equal model. The rest is about a
+    contract's `max_drop` and None without one. pass_probability: of an equal model. largest_drop: the largest true drop
+    that passes with `probability` (None where even an equal model does not); typical_largest_drop: the same at even
+    odds. n_needed: samples with which an equal model passes with `probability`.
     """
 
     n: int
@@ -44,15 +44,18 @@ class Power:
     def sentence(self) -> str:
         """Say it in plain English; drops in points (hundredths)."""
         text = (
-            f"With {self.n:,} samples of which {100 * self.discordance:.3g} % are answered differently, a model equal to "
-            f"its reference can certify a drop of at most {100 * self.smallest_drop:.2f} points "
+            f"With {self.n:,} samples of which {100 * self.discordance:.3g} % are answered differently, a model equal "
+            f"to its reference can certify a drop of at most {100 * self.smallest_drop:.2f} points "
             f"({self.probability:.0%} probability, {1 - self.alpha:.0%} confidence)."
         )
         if self.max_drop is None:
             return text
         text += f" A contract of {100 * self.max_drop:.2f} points passes "
         if self.largest_drop is None:
-            return text + f"an equal model with probability {self.pass_probability:.0%}; it needs {self.n_needed:,} samples."
+            return (
+                text
+                + f"an equal model with probability {self.pass_probability:.0%}; it needs {self.n_needed:,} samples."
+            )
         return text + f"up to a true drop of {100 * self.largest_drop:.2f} points."
 
 
@@ -140,9 +143,7 @@ def smallest_margin(n: int, discordance: float, alpha: float, probability: float
     return _boundary(lambda margin: pass_probability(n, discordance, 0.0, margin, alpha) >= probability, 1.0, 0.0)
 
 
-def largest_drop(
-    n: int, discordance: float, margin: float, alpha: float, probability: float = 0.8
-) -> float | None:
+def largest_drop(n: int, discordance: float, margin: float, alpha: float, probability: float = 0.8) -> float | None:
     """Give the largest true drop that passes a contract of `margin` with `probability`; None if none from zero up does.
 
     About margin - (z_{1-alpha} + z_probability) * sqrt(discordance / n); solved exactly.
@@ -159,11 +160,13 @@ def largest_drop(
     return _boundary(passes, 0.0, min(margin, discordance))
 
 
-def n_needed(discordance: float, margin: float, alpha: float, drop: float = 0.0, probability: float = 0.8) -> int | None:
+def n_needed(
+    discordance: float, margin: float, alpha: float, drop: float = 0.0, probability: float = 0.8
+) -> int | None:
     """Give the number of samples with which a true `drop` passes a contract of `margin` with `probability`.
 
     Starts at (z_{1-alpha} + z_probability)^2 * (discordance - drop^2) / (margin - drop)^2 and is settled by the exact
-    probability, to within a thousandth; None where the drop is not below the margin or a billion samples do not suffice.
+    probability, to within a thousandth; None where the drop is not below the margin or a billion samples are too few.
 
     >>> n_needed(0.0, margin=0.01, alpha=0.05)  # identical pairs: z^2 * (1 - margin) / margin
     268
