@@ -1,11 +1,12 @@
-"""Runtimes: a model leaves as files that run without Python classes, and comes back as a session that is called like it.
+"""Runtimes: a model leaves as files that run without its class, and comes back as a session that is called like it.
 
 `export` writes and checks, `load` opens. A runtime is one file and one call of `register_runtime`.
 """
 
 from penjing.runtimes import onnxruntime as onnxruntime
+from penjing.runtimes.agreement import difference
 from penjing.runtimes.base import RUNTIMES, Artifact, Program, Run, Runtime, Session, load, register_runtime
-from penjing.runtimes.exporting import difference, export
+from penjing.runtimes.exporting import export
 from penjing.runtimes.nesting import Record
 from penjing.runtimes.signature import Input
 

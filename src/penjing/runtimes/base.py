@@ -46,11 +46,11 @@ class Runtime(Protocol):
         ...
 
     def options(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        """Complete session options with their defaults; raises RuntimeUnavailable for one that is unknown or impossible."""
+        """Complete session options with defaults; raises RuntimeUnavailable for one that is unknown or impossible."""
         ...
 
     def export(self, program: Program, folder: Path) -> None:
-        """Write the program into an existing folder, deterministically; raises RuntimeUnavailable for an operator it lacks."""
+        """Write the program into a folder, the same bytes each time; an operator it lacks is a RuntimeUnavailable."""
         ...
 
     def load(self, folder: Path, options: Mapping[str, Any]) -> Run:
@@ -104,7 +104,8 @@ class Artifact:
     @property
     def options(self) -> Mapping[str, Any]:
         """Session options: what was measured is what is deployed."""
-        return self.manifest.options
+        options: Mapping[str, Any] = self.manifest.options
+        return options
 
     @property
     def size_bytes(self) -> int:
@@ -144,7 +145,7 @@ class Session:
 def load(path: str | os.PathLike[str]) -> Session:
     """Open a deployed model; sizes and hashes are checked first and nothing is unpickled.
 
-    Raises ArtifactError for a folder that is missing, foreign or changed, RuntimeUnavailable when its runtime is missing.
+    Raises ArtifactError for a folder that is missing, foreign or changed, RuntimeUnavailable without its runtime.
     """
     artifact = Artifact.open(path)
     runtime = find_runtime(artifact.runtime)

@@ -45,8 +45,8 @@ def capture(
         raise
     except Exception as error:  # tracing runs the model's own code: anything may come out of it
         raise CaptureError(
-            f"torch.export cannot capture {type(flat.model).__name__}: {_reason(error)}; if a size that should be free is "
-            "fixed by the model, pass dynamic_shapes={} to fix every size at the example's"
+            f"torch.export cannot capture {type(flat.model).__name__}: {_reason(error)}; if the model fixes a size "
+            "that should be free, pass dynamic_shapes={} to fix every size at the example's"
         ) from error
     shapes = _input_shapes(exported, signature.names, free)
     inputs = tuple(
@@ -59,8 +59,8 @@ def capture(
 def free_dimensions(dynamic_shapes: Any, signature: Signature, leaves: Sequence[Tensor]) -> list[FreeDims]:
     """Say which dimensions of which tensor stay free.
 
-    dynamic_shapes: as torch.export takes it, by name or by position; None: dimension 0 of every tensor that has the batch
-    size of the first one. Raises WorkloadError for a name that is not an input or a structure that does not fit.
+    dynamic_shapes: as torch.export takes it, by name or by position; None: dimension 0 of every tensor that has
+    the batch size of the first one. Raises WorkloadError for a name that no input has.
     """
     if dynamic_shapes is None:
         batch = next((len(leaf) for leaf in leaves if leaf.ndim), None)
@@ -91,7 +91,7 @@ def with_batch(leaves: Sequence[Tensor], free: Sequence[FreeDims], size: int) ->
 
 
 def batch_sizes(program: Program, leaves: Sequence[Tensor], free: Sequence[FreeDims]) -> list[int | None]:
-    """Batch sizes at which a program is checked: the example's, one more, and 1, as far as it declares them; None: as it is."""
+    """Batch sizes at which a program is checked: the example's, one more, and 1, where allowed; None: as is."""
     batches = {len(leaf) for leaf, dims in zip(leaves, free, strict=True) if 0 in dims}
     if len(batches) != 1:  # nothing is free, or dimension 0 means several things
         return [None]
@@ -102,6 +102,11 @@ def batch_sizes(program: Program, leaves: Sequence[Tensor], free: Sequence[FreeD
     return [
         size for size in wanted if all(bounds.upper >= size and (bounds.lower <= max(size, 2)) for bounds in ranges)
     ]
+
+
+def uses_quantized_operators(exported: ExportedProgram) -> bool:
+    """Tell whether the program holds operators of the `penjing` namespace: those that quantisation puts in."""
+    return any(getattr(node.target, "namespace", None) == "penjing" for node in exported.graph.nodes)
 
 
 def _spread(node: Node, spec: Any, name: str) -> list[FreeDims]:

@@ -1,6 +1,7 @@
 """Nested values as flat tensors and a JSON description, so that a saved model returns what the original returned.
 
-    {"logits": t0, "states": (t1, None)}  <->  [t0, t1]  and  {"dict": {"logits": {"tensor": 0}, "states": {"tuple": [...]}}}
+    {"logits": t0, "states": (t1, None)}
+    <->  [t0, t1]  and  {"dict": {"logits": {"tensor": 0}, "states": {"tuple": [{"tensor": 1}, {"value": None}]}}}
 
 The description is plain data: rebuilding never imports or unpickles a class that a file names. Tuples, lists, dicts and
 named tuples come back as themselves; dataclasses and model outputs (as in Hugging Face Transformers) as a `Record`.
@@ -12,12 +13,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from torch import Tensor
 
 from penjing.errors import WorkloadError
 
-Leaf = Tensor | NDArray[Any]
 Node = dict[str, Any]  # the description of one value: a JSON object with a single key that names its kind
 
 _PLAIN = (bool, int, float, str, type(None))
@@ -41,8 +40,8 @@ class Record(OrderedDict[str, Any]):
         return tuple(self.values())[key] if isinstance(key, int) else super().__getitem__(key)
 
 
-def flatten(value: Any, where: str = "value") -> tuple[list[Leaf], Node]:
-    """Take a nested value apart into its tensors (or arrays), in reading order, and the description that puts them together again.
+def flatten(value: Any, where: str = "value") -> tuple[list[Any], Node]:
+    """Take a nested value apart into its tensors (or arrays), in reading order, and the description of the rest.
 
     Raises WorkloadError, naming the place, for a type that plain data cannot describe.
 
@@ -50,7 +49,7 @@ def flatten(value: Any, where: str = "value") -> tuple[list[Leaf], Node]:
     >>> flatten((torch.zeros(1), None))[1]
     {'tuple': [{'tensor': 0}, {'value': None}]}
     """
-    tensors: list[Leaf] = []
+    tensors: list[Any] = []
 
     def describe(value: Any, where: str) -> Node:
         if isinstance(value, Tensor | np.ndarray):
@@ -72,8 +71,8 @@ def flatten(value: Any, where: str = "value") -> tuple[list[Leaf], Node]:
         if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
             return {"dict": {key: describe(item, f"{where}[{key!r}]") for key, item in value.items()}}
         raise WorkloadError(
-            f"{where} is a {type(value).__qualname__}, which a deployed model cannot carry; pass and return tensors, numbers, "
-            "strings, None, and tuples, lists, dicts with string keys or dataclasses of them"
+            f"{where} is a {type(value).__qualname__}, which a deployed model cannot carry; pass and return tensors, "
+            "numbers, strings, None, and tuples, lists, dicts with string keys or dataclasses of them"
         )
 
     return tensors, describe(value, where)
@@ -96,7 +95,7 @@ def rebuild(node: Node, leaves: Sequence[Any]) -> Any:
         return Record({key: rebuild(item, leaves) for key, item in content.items()})
     if kind == "namedtuple":
         fields = content["fields"]
-        make = namedtuple(content["name"], fields)  # type: ignore[misc]  # noqa: PYI024 - its fields are known only now
+        make = namedtuple(content["name"], fields)  # type: ignore[misc]
         return make(*(rebuild(item, leaves) for item in fields.values()))
     items = [rebuild(item, leaves) for item in content]
     return tuple(items) if kind == "tuple" else items

@@ -1,7 +1,7 @@
 """ONNX Runtime: the model as one .onnx file (opset 20, weights inside up to 1.5 GB, beside it above).
 
-Int8 models are in the QDQ form: QuantizeLinear and DequantizeLinear around float operators, with int8 weights, which ONNX
-Runtime fuses into integer kernels when it loads the file.
+Int8 models are in the QDQ form: QuantizeLinear and DequantizeLinear around float operators, with int8 weights, which
+ONNX Runtime fuses into integer kernels when it loads the file.
 """
 
 import importlib.util
@@ -13,6 +13,7 @@ import torch
 
 from penjing.errors import RuntimeUnavailable
 from penjing.runtimes.base import Program, Run, register_runtime
+from penjing.runtimes.capture import uses_quantized_operators
 from penjing.runtimes.quiet import quiet
 from penjing.runtimes.signature import Array
 
@@ -60,7 +61,8 @@ class OnnxRuntime:
                 )
         if options["graph_optimization"] not in _OPTIMIZATION:
             raise RuntimeUnavailable(
-                f"onnxruntime option graph_optimization={options['graph_optimization']!r} is unknown; use one of {', '.join(_OPTIMIZATION)}"
+                f"onnxruntime option graph_optimization={options['graph_optimization']!r} is unknown; use one of "
+                + ", ".join(_OPTIMIZATION)
             )
         available = ort.get_available_providers()
         if absent := [provider for provider in options["providers"] if provider not in available]:
@@ -116,10 +118,10 @@ def _convert(program: Program) -> "onnx_ir.Model":
         )
     except Exception as error:  # the exporter raises many kinds, all of which mean the same here
         raise RuntimeUnavailable(
-            f"the model cannot be written as ONNX (opset {OPSET}): {_first_line(error.__cause__ or error)}; replace the "
-            "operator, or use another runtime"
+            f"the model cannot be written as ONNX (opset {OPSET}): {_first_line(error.__cause__ or error)}; replace "
+            "the operator, or use another runtime"
         ) from error
-    assert converted is not None  # noqa: S101 - only a dynamo=False export returns None
+    assert converted is not None  # only an export of the old kind returns None
     return converted.model
 
 
@@ -129,18 +131,15 @@ def _translations(exported: torch.export.ExportedProgram) -> dict[Callable[..., 
         return None
     from penjing.techniques.quantize.onnx import translations
 
-    return translations()
-
-
-def uses_quantized_operators(exported: torch.export.ExportedProgram) -> bool:
-    """Tell whether the program holds operators of the `penjing` namespace: those that quantisation puts in."""
-    return any(getattr(node.target, "namespace", None) == "penjing" for node in exported.graph.nodes)
+    table: dict[Callable[..., Any], Callable[..., Any]] = translations()
+    return table
 
 
 def _strip(model: "onnx_ir.Model") -> None:
     """Drop what the exporter notes down for debugging: source lines and paths of the machine that exported."""
     model.metadata_props.clear()
-    for graph in (model.graph, *model.functions.values()):
+    graphs: list[onnx_ir.Graph | onnx_ir.Function] = [model.graph, *model.functions.values()]
+    for graph in graphs:
         graph.metadata_props.clear()
         for node in graph.all_nodes():
             node.metadata_props.clear()

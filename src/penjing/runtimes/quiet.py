@@ -10,7 +10,7 @@ _TALKERS = ("torch", "torch.onnx", "torch.export", "onnxscript", "onnx_ir")
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Hide warnings and log messages below an error of the exporters; what they mean is in the errors that are raised."""
+    """Hide the exporters' warnings and log messages below an error; what matters is in the errors raised."""
     loggers = [logging.getLogger(name) for name in _TALKERS]
     levels = [logger.level for logger in loggers]
     with warnings.catch_warnings():

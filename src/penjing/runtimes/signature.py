@@ -18,14 +18,14 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True, slots=True)
 class Input:
-    """One tensor that goes in: its name, its dtype as numpy writes it, and per dimension a size or the name of a free size."""
+    """One tensor that goes in: its name, its dtype as numpy writes it, and its sizes, or names where a size is free."""
 
     name: str
     dtype: str
     shape: tuple[int | str, ...]
 
     def check(self, value: Any) -> Array:
-        """Give the tensor or array as an array; raises WorkloadError for its type or dtype, ShapeError for its rank or size."""
+        """Give it as an array; raises WorkloadError for a wrong type or dtype, ShapeError for a wrong rank or size."""
         if not isinstance(value, Tensor | np.ndarray):
             raise WorkloadError(f"input {self.name!r} is a {type(value).__name__}; pass a tensor or a numpy array")
         array = to_numpy(value, f"input {self.name!r}")
@@ -39,8 +39,8 @@ class Input:
         if not fits:
             expected = ", ".join(map(str, self.shape))
             raise ShapeError(
-                f"input {self.name!r} has shape {tuple(array.shape)}, but the model takes [{expected}]; reshape it, or export "
-                "with example inputs (or dynamic_shapes) that cover this shape"
+                f"input {self.name!r} has shape {tuple(array.shape)}, but the model takes [{expected}]; reshape it, or "
+                "export with example inputs (or dynamic_shapes) that cover this shape"
             )
         return array
 
@@ -100,7 +100,8 @@ class Signature:
     def feeds(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[Array]:
         """Take one call apart into arrays, in the order of `inputs`.
 
-        Raises WorkloadError for an argument that is unknown, missing, of another structure or dtype, ShapeError for a wrong shape.
+        Raises WorkloadError for an argument that is unknown, missing, or of another structure or dtype, ShapeError
+        for a wrong shape.
         """
         given = _by_name(self.positional, args, kwargs)
         known = ", ".join(self.arguments)
@@ -115,8 +116,8 @@ class Signature:
             found, structure = flatten(given[name], f"input {name!r}")
             if structure != node:
                 raise WorkloadError(
-                    f"input {name!r} is {_sketch(structure)}, but the model was exported with {_sketch(node)}; pass the same "
-                    "structure and constants, or export again with this example"
+                    f"input {name!r} is {_sketch(structure)}, but the model was exported with {_sketch(node)}; pass "
+                    "the same structure and constants, or export again with this example"
                 )
             leaves += found
         arrays = [spec.check(leaf) for spec, leaf in zip(self.inputs, leaves, strict=True)]
@@ -133,7 +134,7 @@ class Signature:
                 first, expected = seen.setdefault(size, (spec.name, given))
                 if given != expected:
                     raise ShapeError(
-                        f"input {spec.name!r} has {given} for the dimension {size!r}, where input {first!r} has {expected}; "
+                        f"input {spec.name!r} has {given} for the dimension {size!r}, where {first!r} has {expected}; "
                         "give both the same size"
                     )
 
