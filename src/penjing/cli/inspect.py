@@ -1,0 +1,48 @@
+"""`profile`, `couple`, `runtimes`: look, change nothing."""
+
+import typer
+
+from penjing.cli.shared import Json, WorkloadFile, console, print_json, read_workload
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this file."""
+    app.command("profile")(profile_command)
+    app.command("couple")(couple_command)
+    app.command("runtimes")(runtimes_command)
+
+
+def profile_command(workload: WorkloadFile, as_json: Json = False) -> None:
+    """Count parameters, MACs, bytes and peak activation memory, layer by layer."""
+    from penjing.profiling import profile
+
+    loaded = read_workload(workload)
+    found = profile(loaded.model, loaded.example)
+    if as_json:
+        print_json(found.to_data())
+    else:
+        console.print(found.table(), markup=False, highlight=False, soft_wrap=True)
+
+
+def couple_command(workload: WorkloadFile, as_json: Json = False) -> None:
+    """List the groups of channels that can only be cut together, and what is frozen and why."""
+    from penjing.structure import couple
+
+    loaded = read_workload(workload)
+    coupling = couple(loaded.model, loaded.example)
+    if as_json:
+        print_json(coupling.to_data())
+    else:
+        console.print(coupling.table(), markup=False, highlight=False, soft_wrap=True)
+
+
+def runtimes_command(as_json: Json = False) -> None:
+    """List the runtimes: which are installed, and how to install the rest."""
+    from penjing.runtimes import RUNTIMES
+
+    rows = {name: runtime.missing() for name, runtime in sorted(RUNTIMES.items())}
+    if as_json:
+        print_json([{"name": name, "installed": remedy is None, "remedy": remedy} for name, remedy in rows.items()])
+        return
+    for name, remedy in rows.items():
+        console.print(f"{name:<16} {'installed' if remedy is None else remedy}", markup=False, highlight=False)
