@@ -1,0 +1,23 @@
+"""Recovery: one visible training loop, its hooks, and distillation from the original model."""
+
+from penjing.training.hooks import Hook, KeepMasks, LoopState
+from penjing.training.log import EpochRow, Progress, TrainingLog
+from penjing.training.loop import finetune
+from penjing.training.losses import Objective, distillation, distillation_kl
+from penjing.training.randomness import isolated_randomness
+from penjing.training.schedules import warmup_cosine
+
+__all__ = [
+    "EpochRow",
+    "Hook",
+    "KeepMasks",
+    "LoopState",
+    "Objective",
+    "Progress",
+    "TrainingLog",
+    "distillation",
+    "distillation_kl",
+    "finetune",
+    "isolated_randomness",
+    "warmup_cosine",
+]

@@ -1,0 +1,70 @@
+"""What a training leaves behind: one row per epoch, and how it was run."""
+
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol
+
+
+class Progress(Protocol):
+    """Anything that shows how far the work is, such as a progress bar."""
+
+    def update(self, done: int, total: int, text: str) -> None:
+        """Show that `done` of `total` steps are finished."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class EpochRow:
+    """One epoch: mean training loss, metric on the search split, learning rate of its last step, seconds it took.
+
+    Epoch 0 is the model before training; it has no loss.
+    """
+
+    epoch: int
+    loss: float | None
+    metric: float
+    lr: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class TrainingLog:
+    """How a recovery went. The model was left in the state of `best`, which may be that before training (epoch 0).
+
+    objective: what was minimised. precision: "fp32" or "bf16". trials: the candidates that were timed, with their step
+    times in words. steps: optimizer steps made. resumed_from: the epoch after which an earlier run was taken up.
+
+    >>> rows = (EpochRow(0, None, 0.5, 0.0, 0.1), EpochRow(1, 0.7, 0.9, 0.01, 2.0))
+    >>> print(TrainingLog(rows, 1, False, "accuracy", "loss", "fp32", False, (), 10).summary())
+    accuracy 0.5 -> 0.9 (epoch 1 of 1, 2.1 s; loss; fp32)
+    """
+
+    rows: tuple[EpochRow, ...]
+    best_epoch: int
+    stopped_early: bool
+    metric: str
+    objective: str
+    precision: str
+    channels_last: bool
+    trials: tuple[str, ...]
+    steps: int
+    resumed_from: int | None = None
+
+    @property
+    def best(self) -> EpochRow:
+        """Give the row of the best epoch."""
+        return self.rows[self.best_epoch]
+
+    def summary(self) -> str:
+        """Say in one line what was gained and how."""
+        seconds = sum(row.seconds for row in self.rows)
+        stopped = ", stopped early" if self.stopped_early else ""
+        how = f"{self.precision}, channels last" if self.channels_last else self.precision
+        timed = f" of {'; '.join(self.trials)}" if self.trials else ""
+        return (
+            f"{self.metric} {self.rows[0].metric:.4g} -> {self.best.metric:.4g} (epoch {self.best_epoch} of "
+            f"{len(self.rows) - 1}{stopped}, {seconds:.3g} s; {self.objective}; {how}{timed})"
+        )
+
+    def to_data(self) -> dict[str, Any]:
+        """Give plain values for JSON."""
+        return asdict(self)
