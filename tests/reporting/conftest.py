@@ -199,7 +199,8 @@ def failed_report() -> ReportData:
             "limits": (slow,),
         }
     )
-    return data.model_copy(update={"verdict": verdict})
+    lost = data.rows[0].model_copy(update={"after": Figure.of(0.9067, 0.9008, 0.9124)})
+    return data.model_copy(update={"verdict": verdict, "rows": (lost, *data.rows[1:])})
 
 
 def empty_report() -> ReportData:
@@ -221,7 +222,15 @@ def empty_report() -> ReportData:
     rows = tuple(row.model_copy(update={"after": nothing, "factor": None}) for row in data.rows)
     front = data.front.model_copy(update={"candidates": data.front.candidates[:1]})
     power = data.power.model_copy(update={"smallest_drop": Figure.missing("two samples are too few")})
-    changes = {"verdict": verdict, "rows": rows, "front": front, "power": power, "layers": (), "steps": (), "frozen": ()}
+    changes = {
+        "verdict": verdict,
+        "rows": rows,
+        "front": front,
+        "power": power,
+        "layers": (),
+        "steps": (),
+        "frozen": (),
+    }
     return data.model_copy(update=changes)
 
 
@@ -229,7 +238,7 @@ def bare_report() -> ReportData:
     """Nothing at all is known but the contract."""
     data = empty_report()
     front = data.front.model_copy(update={"candidates": ()})
-    nothing: dict[str, Any] = {name: () for name in ("rows", "machine", "versions", "hashes", "commands")}
+    nothing: dict[str, Any] = dict.fromkeys(("rows", "machine", "versions", "hashes", "commands"), ())
     return data.model_copy(update={"front": front, **nothing})
 
 
@@ -258,7 +267,7 @@ REPORTS = {
 }
 
 
-@pytest.fixture()
+@pytest.fixture
 def report() -> ReportData:
     return passed_report()
 
@@ -268,11 +277,11 @@ def any_report(request: pytest.FixtureRequest) -> ReportData:
     return REPORTS[request.param]()
 
 
-@pytest.fixture()
+@pytest.fixture
 def hostile() -> ReportData:
     return hostile_report()
 
 
-@pytest.fixture()
+@pytest.fixture
 def reports() -> dict[str, ReportData]:
     return {name: make() for name, make in REPORTS.items()}

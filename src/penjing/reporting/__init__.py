@@ -15,6 +15,7 @@ from penjing.reporting.data import (
     Row,
     Unit,
 )
+from penjing.reporting.write import read_report, write_report
 
 __all__ = [
     "Candidate",
@@ -30,4 +31,6 @@ __all__ = [
     "Role",
     "Row",
     "Unit",
+    "read_report",
+    "write_report",
 ]

@@ -5,6 +5,9 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import pairwise
+
+MARGIN = 3.0  # free space before and after a label
 
 
 def nice_ticks(low: float, high: float, most: int = 6) -> tuple[float, ...]:
@@ -106,31 +109,43 @@ def text_width(text: str, size: float) -> float:
 
 
 def place_labels(
-    points: Iterable[tuple[float, float, str]], bounds: Box, taken: Sequence[Box] = (), size: float = 12, gap: float = 9
+    points: Iterable[tuple[float, float, str]],
+    bounds: Box,
+    taken: Sequence[Box] = (),
+    crossable: Sequence[Box] = (),
+    size: float = 12,
+    gap: float = 9,
 ) -> list[Label]:
-    """Put each text beside its point, in the order given, where it meets nothing; one that fits nowhere is left out.
+    """Put each text beside its point, in the order given, where it meets no other; one that fits nowhere is left out.
 
-    points: x, y and text. taken: rectangles that stay free. Tried are right, left, above and below, then the corners.
+    points: x, y and text. taken: rectangles that stay free. crossable: rectangles that stay free if they can. Tried are
+    right, left, above and below, then the corners.
     """
     occupied, placed = list(taken), []
     for x, y, text in points:
-        width = text_width(text, size)
-        beside, low, up = y + 0.35 * size, y + gap + size, y - gap
-        middle, left, right = x - width / 2, x - gap - width, x + gap
-        spots = (
-            (right, beside),
-            (left, beside),
-            (middle, up),
-            (middle, low),
-            (right, up),
-            (left, up),
-            (right, low),
-            (left, low),
-        )
-        for spot_x, spot_y in spots:
-            box = Box(spot_x - 2, spot_y - size, spot_x + width + 2, spot_y + 0.35 * size)
-            if bounds.holds(box) and not any(box.overlaps(other) for other in occupied):
-                occupied.append(box)
-                placed.append(Label(text, round(spot_x, 2), round(spot_y, 2), box))
-                break
+        spots = [box for box in _spots(x, y, text_width(text, size), size, gap) if bounds.holds(box)]
+        free = [box for box in spots if not any(box.overlaps(other) for other in occupied)]
+        clear = [box for box in free if not any(box.overlaps(other) for other in crossable)]
+        for box in (clear or free)[:1]:
+            occupied.append(box)
+            placed.append(Label(text, round(box.left + MARGIN, 2), round(box.top + size, 2), box))
     return placed
+
+
+def path_boxes(points: Sequence[tuple[float, float]], step: float = 6) -> list[Box]:
+    """Cover the straight lines between points with small squares, for labels to avoid."""
+    boxes = []
+    for (x1, y1), (x2, y2) in pairwise(points):
+        count = math.ceil(math.hypot(x2 - x1, y2 - y1) / step)
+        for i in range(1, count):
+            x, y = x1 + (x2 - x1) * i / count, y1 + (y2 - y1) * i / count
+            boxes.append(Box(x - 1, y - 1, x + 1, y + 1))
+    return boxes
+
+
+def _spots(x: float, y: float, width: float, size: float, gap: float) -> list[Box]:
+    middle, left, right = x - width / 2, x - gap - width, x + gap
+    beside, below, above = y + 0.35 * size, y + gap + size, y - gap
+    order = ((right, beside), (left, beside), (middle, above), (middle, below))
+    corners = ((right, above), (left, above), (right, below), (left, below))
+    return [Box(at - MARGIN, base - size, at + width + MARGIN, base + 0.35 * size) for at, base in order + corners]

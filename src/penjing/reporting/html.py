@@ -71,7 +71,7 @@ def render_html(data: ReportData) -> str:
         roles=ROLES,
         sections=SECTIONS,
         changes=words.CHANGES,
-        **{f.__name__: f for f in (words.shown, words.span, words.change, words.change_span)},
+        **{f.__name__: f for f in (words.shown, words.details, words.change, words.change_details)},
         **{f.__name__: f for f in (words.whole, words.counted, words.number, words.moment)},
     )
 
@@ -80,7 +80,7 @@ def content_policy(css: str) -> str:
     """Allow this style sheet by its hash and nothing else.
 
     >>> content_policy("p{}")
-    "default-src 'none'; style-src 'sha256-gG2iSYereRMiG2lMXrbiUgi0Ubw9p7QCeWcroOvy9Y='; base-uri 'none'; form-action 'none'"
+    "default-src 'none'; style-src 'sha256-gG2yISYereRM...='; base-uri 'none'; form-action 'none'"
     """
     digest = base64.b64encode(hashlib.sha256(css.encode()).digest()).decode()
     return f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"

@@ -9,9 +9,9 @@ from xml.etree import ElementTree
 from xml.etree.ElementTree import Element
 
 from penjing.reporting import svg
-from penjing.reporting.axes import Box, Scale, decimals, nice_ticks, place_labels, text_width
+from penjing.reporting.axes import Box, Scale, decimals, nice_ticks, path_boxes, place_labels, text_width
 from penjing.reporting.data import Candidate, Figure, Front, Judgement, Layer, Role, Unit
-from penjing.reporting.words import MINUS, amount, difference, one_line, shown, span, whole
+from penjing.reporting.words import MINUS, amount, details, difference, one_line, shown, whole
 from penjing.types import Direction
 
 ROLES = {Role.BASELINE: "original", Role.CONTROL: "control", Role.CANDIDATE: "tried", Role.CHOSEN: "chosen"}
@@ -32,9 +32,14 @@ def front_picture(front: Front, width: int = 720, height: int = 400) -> str:
     low, high = _window(front, [c for _, c in drawn])
     slow = max(_high(c.latency_ms) for _, c in drawn)
     x_ticks = nice_ticks(0, max(slow, front.latency_limit_ms or 0.0) * 1.02, most=5 if width < svg.NARROW_BELOW else 8)
-    y_ticks = nice_ticks(low * factor, high * factor, most=6)
+    y_ticks = nice_ticks(low * factor, high * factor, most=7)
     y_names = [_tick(t, y_ticks) for t in y_ticks]
-    plot = Box(14 + max(text_width(t, svg.FONT) for t in y_names), 28, width - 16, height - 46)
+    plot = Box(
+        14 + max(text_width(t, svg.FONT) for t in y_names),
+        44 if front.latency_limit_ms else 28,
+        width - 16,
+        height - 46,
+    )
     x = Scale(x_ticks[0], x_ticks[-1], plot.left, plot.right)
     y = Scale(y_ticks[0], y_ticks[-1], plot.bottom, plot.top)
     picture = svg.picture(width, height, f"{front.metric} over latency of {len(drawn)} models", role="group")
@@ -69,8 +74,11 @@ def front_picture(front: Front, width: int = 720, height: int = 400) -> str:
     worth = {drawn[k][0] for k in best} | {i for i, c in drawn if c.role is not Role.CANDIDATE}
     named = [(i, c) for i, c in reversed(by_rank) if i in worth or len(drawn) <= 12]
     taken += [Box(a - 7, b - 7, a + 7, b + 7) for a, b in places.values()]
+    crossable = [_bar_box(c.metric, places[i], y, factor) for i, c in drawn] + path_boxes(ends)
+    if front.latency_limit_ms is not None:
+        crossable.append(Box(x(front.latency_limit_ms) - 1, plot.top, x(front.latency_limit_ms) + 1, plot.bottom))
     points = [(*places[i], _short(c.label, 26, width)) for i, c in named]
-    for label in place_labels(points, plot, taken, svg.FONT):
+    for label in place_labels(points, plot, taken, crossable, svg.FONT):
         svg.text(picture, label.x, label.y, label.text, "label")
     return svg.dump(picture)
 
@@ -81,11 +89,15 @@ def drop_picture(verdict: Judgement, width: int = 720) -> str:
     if drop.value is None or drop.low is None or drop.high is None:
         return ""
     ends = [factor * v for v in (drop.low, drop.high, drop.value, 0.0, verdict.max_drop)]
-    ticks = nice_ticks(min(ends), max(ends), most=5 if width < svg.NARROW_BELOW else 9)
-    height, bar, axis = 96, 52, 68
+    margin = 0.1 * (max(ends) - min(ends))  # shows ground on the far side of the limit
+    ticks = nice_ticks(min(ends), max(ends) + margin, most=5 if width < svg.NARROW_BELOW else 9)
+    height, bar, axis = 114, 52, 68
     x = Scale(ticks[0], ticks[-1], 24, width - 24)
     allowed, found = (difference(v, verdict.unit, verdict.relative) for v in (verdict.max_drop, drop.value))
     picture = svg.picture(width, height, f"Drop {found}, allowed {allowed}")
+    unit = "% of the reference" if verdict.relative else "points" if verdict.unit is Unit.SHARE else ""
+    name = _short(f"drop of {verdict.metric}", 60, width) + (f", {unit}" if unit else "")
+    svg.text(picture, width / 2, height - 4, name, "axis-name", anchor="middle")
     edge = x(verdict.max_drop * factor)
     svg.rectangle(picture, 24, 20, edge - 24, axis - 20, "allowed")
     svg.rectangle(picture, edge, 20, width - 24 - edge, axis - 20, "forbidden")
@@ -156,16 +168,16 @@ def pareto(points: Sequence[tuple[float, float]], better: Direction) -> list[int
 
 
 def _window(front: Front, candidates: Sequence[Candidate]) -> tuple[float, float]:
-    """Give the part of the metric's axis that is shown: everything, but no further beyond the floor than four drops."""
+    """Give the part of the metric's axis that is shown: everything, but no further beyond the floor than two drops."""
     lows, highs = [_low(c.metric) for c in candidates], [_high(c.metric) for c in candidates]
     low, high = min(lows), max(highs)
     if front.floor is None:
         return low, high
     values = [c.metric.value for c in candidates if c.metric.value is not None]
     if front.better is Direction.HIGHER:
-        worst = front.floor - 4 * max(max(values) - front.floor, 1e-3 * abs(front.floor))
+        worst = front.floor - 2 * max(max(values) - front.floor, 1e-3 * abs(front.floor))
         return (min(low, front.floor) if low >= worst else worst), max(high, front.floor)
-    worst = front.floor + 4 * max(front.floor - min(values), 1e-3 * abs(front.floor))
+    worst = front.floor + 2 * max(front.floor - min(values), 1e-3 * abs(front.floor))
     return min(low, front.floor), (max(high, front.floor) if high <= worst else worst)
 
 
@@ -189,7 +201,6 @@ def _contract_lines(picture: Element, front: Front, x: Scale, y: Scale, factor: 
         svg.line(picture, edge, plot.top, edge, plot.bottom, "limit")
         text = f"contract: at most {amount(front.latency_limit_ms, Unit.MILLISECONDS)}"
         svg.text_inside(picture, edge, plot.top - 4, text, "limit-name", plot.right)
-        taken.append(Box(edge - 1, plot.top, edge + 1, plot.bottom))
     return taken
 
 
@@ -202,6 +213,11 @@ def _error_bars(
     if candidate.metric.low is not None:
         low, high = y(candidate.metric.low * factor), y(_high(candidate.metric) * factor)
         svg.line(picture, place[0], low, place[0], high, kind)
+
+
+def _bar_box(metric: Figure, place: tuple[float, float], y: Scale, factor: float) -> Box:
+    ends = y(_low(metric) * factor), y(_high(metric) * factor)
+    return Box(place[0] - 1, min(ends), place[0] + 1, max(ends))
 
 
 def _mark(parent: Element, x: float, y: float, role: Role | None) -> None:
@@ -223,8 +239,8 @@ def _mark(parent: Element, x: float, y: float, role: Role | None) -> None:
 
 def _describe(candidate: Candidate, unit: Unit) -> str:
     metric, latency = shown(candidate.metric, unit), shown(candidate.latency_ms, Unit.MILLISECONDS)
-    spread = span(candidate.latency_ms, Unit.MILLISECONDS)
-    return f"{one_line(candidate.label)}: {metric}, {latency}" + (f" ({spread})" if spread else "")
+    spread = "; ".join(details(candidate.latency_ms, Unit.MILLISECONDS))
+    return f"{one_line(candidate.label)}: {metric}, {latency}" + (f" ({one_line(spread)})" if spread else "")
 
 
 def _low(figure: Figure) -> float:

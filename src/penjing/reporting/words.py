@@ -103,16 +103,25 @@ def shown(figure: Figure, unit: Unit) -> str:
     return DASH if figure.value is None else amount(figure.value, unit)
 
 
-def span(figure: Figure, unit: Unit) -> str:
-    """Write a figure's interval, and whatever else is said of it: the reason if there is no number."""
+def interval(low: float, high: float, unit: Unit) -> str:
+    """Write an interval, its unit once where both ends have the same.
+
+    >>> interval(3.86, 3.95, Unit.MILLISECONDS), interval(990, 1010, Unit.BYTES)
+    ('3.86 to 3.95\\xa0ms', '990\\xa0B to 1.01\\xa0kB')
+    """
+    first, last = amount(low, unit), amount(high, unit)
+    value, _, suffix = first.partition(NBSP)
+    return f"{value} to {last}" if last.partition(NBSP)[2] == suffix else f"{first} to {last}"
+
+
+def details(figure: Figure, unit: Unit) -> list[str]:
+    """Say what belongs to a figure, a line each: its interval and note, or the reason why there is no number."""
     if figure.value is None:
-        return figure.reason
-    parts = []
-    if figure.low is not None and figure.high is not None:
-        parts.append(f"{amount(figure.low, unit)} to {amount(figure.high, unit)}")
-    if figure.note:
-        parts.append(figure.note)
-    return "; ".join(parts)
+        return [figure.reason]
+    lines = [figure.note] if figure.note else []
+    if figure.low is None or figure.high is None:
+        return lines
+    return [interval(figure.low, figure.high, unit), *lines]
 
 
 def counted(figure: Figure) -> str:
@@ -134,9 +143,9 @@ def factor(row: Row) -> Figure:
 
 def change(row: Row) -> str:
     """Say what became of a row in two or three words: "3.00x faster", "-0.31 points"."""
+    if row.before.value is None or row.after.value is None:
+        return DASH
     if row.unit not in CHANGES:
-        if row.before.value is None or row.after.value is None:
-            return DASH
         return difference(row.after.value - row.before.value, row.unit, signed=True)
     ratio = factor(row)
     if ratio.value is None:
@@ -149,21 +158,21 @@ def change(row: Row) -> str:
     return f"{_times(ratio.value)} {better}" if ratio.value > 1 else f"{_times(1 / ratio.value)} {worse}"
 
 
-def change_span(row: Row) -> str:
-    """Say the interval of a measured factor, or why there is no change to tell."""
+def change_details(row: Row) -> list[str]:
+    """Say the interval and note of a measured factor, or why there is no change to tell."""
+    if row.before.value is None or row.after.value is None:
+        return ["needs both figures"]
     if row.unit not in CHANGES:
-        missing = [figure.reason for figure in (row.before, row.after) if figure.value is None]
-        return missing[0] if missing else ""
+        return []
     ratio = factor(row)
     if ratio.value is None:
-        return ratio.reason
+        return [ratio.reason]
+    lines = [ratio.note] if ratio.note else []
     if ratio.low is None or ratio.high is None:
-        return ratio.note
-    ends = (ratio.low, ratio.high)
-    if ratio.high < 1 and ratio.low > 0:
-        ends = (1 / ratio.high, 1 / ratio.low)
-    interval = f"{_times(ends[0])} to {_times(ends[1])}"
-    return f"{interval}; {ratio.note}" if ratio.note else interval
+        return lines
+    slower = ratio.high < 1 and ratio.low > 0
+    low, high = (1 / ratio.high, 1 / ratio.low) if slower else (ratio.low, ratio.high)
+    return [f"{number(low)} to {_times(high)}", *lines]
 
 
 def leading_rows(data: ReportData) -> list[Row]:
@@ -205,7 +214,8 @@ def power_words(power: Power) -> str:
     if power.smallest_drop.value is None:
         return f"Told before training: {given}, no limit can be certified ({power.smallest_drop.reason})."
     drop = difference(power.smallest_drop.value, power.unit)
-    return f"Told before training: {given}, no limit below {drop} can be certified."
+    note = f" ({power.smallest_drop.note})" if power.smallest_drop.note else ""
+    return f"Told before training: {given}, no limit below {drop} can be certified{note}."
 
 
 def moment(created: datetime) -> str:
