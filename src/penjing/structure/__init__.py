@@ -1,0 +1,29 @@
+"""The heart: capture a model as a graph, find what can be cut, cut it, and prove the cut.
+
+capture -> couple -> cut | cut_in_place -> prove -> save_graph | restore_graph
+"""
+
+from penjing.structure.capture import Captured, capture
+from penjing.structure.coupling import Coupling, Frozen, Group, Member, couple
+from penjing.structure.graph_model import GraphModel
+from penjing.structure.proof import Proof, prove
+from penjing.structure.rules import register_rule
+from penjing.structure.surgery import Cut, Surgery, cut, cut_in_place
+
+__all__ = [
+    "Captured",
+    "Coupling",
+    "Cut",
+    "Frozen",
+    "GraphModel",
+    "Group",
+    "Member",
+    "Proof",
+    "Surgery",
+    "capture",
+    "couple",
+    "cut",
+    "cut_in_place",
+    "prove",
+    "register_rule",
+]

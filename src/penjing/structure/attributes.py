@@ -1,0 +1,103 @@
+"""The sizes that standard modules hold beside their parameters, set after a cut: one row for each class."""
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import nn
+from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
+
+Kept = Mapping[str, Mapping[int, NDArray[np.int64]]]
+
+
+def _convolution(module: Any, kept: Kept) -> None:
+    module.groups = _groups_left(module.groups, module.out_channels, kept.get("weight", {}).get(0))
+    module.out_channels, module.in_channels = module.weight.shape[0], module.weight.shape[1] * module.groups
+
+
+def _transposed(module: Any, kept: Kept) -> None:
+    module.groups = _groups_left(module.groups, module.in_channels, kept.get("weight", {}).get(0))
+    module.in_channels, module.out_channels = module.weight.shape[0], module.weight.shape[1] * module.groups
+
+
+def _group_norm(module: Any, kept: Kept) -> None:
+    module.num_groups = _groups_left(module.num_groups, module.num_channels, kept.get("weight", {}).get(0))
+    module.num_channels = module.weight.shape[0]
+
+
+def _groups_left(groups: int, channels: int, kept: NDArray[np.int64] | None) -> int:
+    """A group is left when any of its channels is."""
+    return groups if kept is None else len(np.unique(kept // (channels // groups)))
+
+
+def _linear(module: Any, kept: Kept) -> None:
+    module.out_features, module.in_features = module.weight.shape
+
+
+def _batch_norm(module: Any, kept: Kept) -> None:
+    tensors = (module.weight, module.running_mean)
+    module.num_features = next(len(tensor) for tensor in tensors if tensor is not None)
+
+
+def _layer_norm(module: Any, kept: Kept) -> None:
+    module.normalized_shape = tuple(module.weight.shape)
+
+
+def _embedding(module: Any, kept: Kept) -> None:
+    module.num_embeddings, module.embedding_dim = module.weight.shape
+
+
+def _recurrent(module: Any, kept: Kept) -> None:
+    module.hidden_size, module.input_size = module.weight_hh_l0.shape[1], module.weight_ih_l0.shape[1]
+    module._init_flat_weights()
+
+
+def _cell(module: Any, kept: Kept) -> None:
+    module.hidden_size, module.input_size = module.weight_hh.shape[1], module.weight_ih.shape[1]
+
+
+def _prelu(module: Any, kept: Kept) -> None:
+    module.num_parameters = len(module.weight)
+
+
+_SETTERS: dict[type[nn.Module], Callable[[Any, Kept], None]] = {
+    _ConvTransposeNd: _transposed,
+    _ConvNd: _convolution,
+    nn.Linear: _linear,
+    _NormBase: _batch_norm,
+    nn.LayerNorm: _layer_norm,
+    nn.RMSNorm: _layer_norm,
+    nn.GroupNorm: _group_norm,
+    nn.Embedding: _embedding,
+    nn.RNNBase: _recurrent,
+    nn.RNNCellBase: _cell,
+    nn.PReLU: _prelu,
+}
+
+
+def set_attributes(module: nn.Module, kept: Kept) -> None:
+    """Make a module's attributes agree with its parameters.
+
+    `kept` holds the kept indices of the tensors below the module, by their names relative to it. A pruned or parametrised
+    weight (`weight_orig`, `parametrizations.weight.original`) counts as the weight.
+    """
+    own = {_plain_name(name): dims for name, dims in kept.items()}
+    own = {name: dims for name, dims in own.items() if "." not in name}
+    for kind, setter in _SETTERS.items():
+        if own and isinstance(module, kind):
+            _refresh_masked(module)
+            setter(module, own)
+            return
+
+
+def _plain_name(name: str) -> str:
+    return re.sub(r"^parametrizations\.(\w+)\.original[01]?$", r"\1", name).removesuffix("_orig")
+
+
+def _refresh_masked(module: nn.Module) -> None:
+    """torch.nn.utils.prune keeps the product of weight and mask as an attribute, made anew before each forward."""
+    for name in [key.removesuffix("_orig") for key in module._parameters if key.endswith("_orig")]:
+        setattr(module, name, getattr(module, f"{name}_orig") * getattr(module, f"{name}_mask"))

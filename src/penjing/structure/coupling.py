@@ -1,0 +1,267 @@
+"""Which channels, neurons and heads live and die together: the groups of a captured model."""
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from penjing.errors import RecipeError
+from penjing.structure.atoms import Ids, Label
+from penjing.structure.capture import Captured, capture
+from penjing.structure.labelling import Labelling, label_graph
+from penjing.structure.rules import Count, Position, Shapes, is_shape
+
+Units: TypeAlias = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Member:
+    """What a group owns of one parameter or buffer: unit u occupies `index[u]` ([size, block]) along `dim`."""
+
+    parameter: str
+    dim: int
+    index: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Group:
+    """Units that can be removed: each owns one slice of every member.
+
+    `exact`: removing a unit equals zeroing its slices; else it also changes a statistic, and `reason` names it.
+    `prunable`: whether units may be removed at all; else `reason` says why not.
+    """
+
+    name: str
+    members: tuple[Member, ...]
+    size: int
+    exact: bool
+    prunable: bool
+    reason: str
+    ids: Ids = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Frozen:
+    """A dimension of a parameter of which some indices cannot be removed, and why."""
+
+    parameter: str
+    dim: int
+    reason: str
+
+
+class Removal:
+    """The units that go, seen from any label of the graph."""
+
+    def __init__(self, labelling: Labelling, removed: Mapping[str, Units], ids: Ids) -> None:
+        self.removed = removed
+        self._labelling = labelling
+        self._gone = np.zeros(labelling.atoms.count, dtype=np.bool_)
+        self._gone[ids] = True
+
+    def kept(self, label: Label) -> NDArray[np.bool_] | None:
+        """Which indices of a dimension stay: bool [size], or None where all do."""
+        if label is None:
+            return None
+        gone: NDArray[np.bool_] = self._gone[self._labelling.expanded(label)].any(axis=1)
+        return ~gone if gone.any() else None
+
+    def count(self, label: Label, size: int) -> int:
+        """How many of the `size` indices of a dimension stay."""
+        kept = self.kept(label)
+        return size if kept is None else int(kept.sum())
+
+    def touches(self, labels: Sequence[Label]) -> bool:
+        """Whether any dimension loses an index."""
+        return any(self.kept(label) is not None for label in labels)
+
+    def evaluate(self, constant: Any) -> Any:
+        """A constant of a ruling as a number."""
+        if isinstance(constant, Count):
+            return self.count(constant.label, constant.size)
+        if isinstance(constant, Position):
+            return self.count(None if constant.label is None else constant.label[: constant.index], constant.index)
+        if isinstance(constant, list | tuple) and not is_shape(constant):
+            return type(constant)(self.evaluate(item) for item in constant)
+        return constant
+
+    def shapes(self, labels: Sequence[Sequence[Label]], shapes: Shapes) -> Shapes:
+        """The shapes of a node's outputs after the cut."""
+        if shapes is None or not labels:
+            return shapes
+        if is_shape(shapes):
+            return tuple(self.count(label, size) for label, size in zip(labels[0], shapes, strict=True))  # type: ignore[arg-type]
+        return tuple(self.shapes([each], shape) for each, shape in zip(labels, shapes, strict=True))  # type: ignore[arg-type,misc]
+
+
+@dataclass(frozen=True)
+class Coupling:
+    """The groups of a model, and what of it cannot be cut.
+
+    `groups` are the units that may be removed; `frozen` lists, in sentences, the dimensions that may not, and
+    `unknown` the operators without a rule.
+    """
+
+    captured: Captured
+    groups: tuple[Group, ...]
+    frozen: tuple[Frozen, ...]
+    labelling: Labelling = field(repr=False)
+
+    @property
+    def unknown(self) -> Mapping[str, str]:
+        """Operators without a usable rule: name -> what happened."""
+        return self.labelling.unknown
+
+    @cached_property
+    def _by_name(self) -> dict[str, Group]:
+        return {group.name: group for group in self.groups}
+
+    def __getitem__(self, name: str) -> Group:
+        if name not in self._by_name:
+            known = ", ".join(list(self._by_name)[:12])
+            raise RecipeError(f"group {name!r} is unknown; the model has {len(self.groups)} groups: {known} ...")
+        return self._by_name[name]
+
+    def removal(self, removed: Mapping[str, Sequence[int] | Units]) -> Removal:
+        """Check what is to be removed: units by group name.
+
+        Raises RecipeError for an unknown group, one that is not prunable, a unit out of range, or a group left empty.
+        """
+        units = {name: np.unique(np.asarray(chosen, dtype=np.int64)) for name, chosen in removed.items()}
+        ids: list[Ids] = []
+        for name, chosen in units.items():
+            group = self[name]
+            if not len(chosen):
+                continue
+            if not group.prunable:
+                raise RecipeError(f"group {name!r} cannot be cut: {group.reason}")
+            if chosen[0] < 0 or chosen[-1] >= group.size:
+                raise RecipeError(f"group {name!r} has units 0 to {group.size - 1}, not {chosen[[0, -1]].tolist()}")
+            if len(chosen) == group.size:
+                raise RecipeError(
+                    f"removing all {group.size} units of group {name!r} leaves nothing; keep at least one"
+                )
+            ids.append(group.ids[chosen])
+        return Removal(self.labelling, units, np.concatenate(ids) if ids else np.zeros(0, dtype=np.int64))
+
+    def shapes_after(self, removed: Mapping[str, Sequence[int] | Units]) -> dict[str, Shapes]:
+        """The shapes of every node, parameters included, once units are removed: the same mapping as `Captured.shapes`."""
+        removal = self.removal(removed)
+        labels = self.labelling.labels
+        return {name: removal.shapes(labels.get(name, ()), shapes) for name, shapes in self.captured.shapes.items()}
+
+    def constants_after(self, removed: Mapping[str, Sequence[int] | Units]) -> dict[str, dict[str, Any]]:
+        """The arguments that a cut rewrites, by node and argument name, such as {"conv2d_3": {"groups": 12}}."""
+        removal = self.removal(removed)
+        return {
+            name: {argument: removal.evaluate(value) for argument, value in ruling.constants.items()}
+            for name, ruling in self.labelling.rulings.items()
+            if ruling.constants and removal.touches(self.labelling.labels_near(name))
+        }
+
+    def is_exact(self, removed: Mapping[str, Sequence[int] | Units]) -> bool:
+        """Whether every group that loses a unit is exact."""
+        return all(self[name].exact for name, units in removed.items() if len(units))
+
+    def table(self) -> str:
+        """The groups as text, one a line.
+
+        >>> print(couple(nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2)), __import__("torch").zeros(2, 3)).table())
+        group  units  exact  members
+        0          4  yes    0.weight[0], 0.bias[0], 2.weight[1]
+        """
+        rows = [("group", "units", "exact", "members")]
+        for group in self.groups:
+            members = ", ".join(f"{member.parameter}[{member.dim}]" for member in group.members)
+            exact = "yes" if group.exact else f"no: {group.reason}"
+            rows.append((group.name, str(group.size), exact if group.prunable else f"kept: {group.reason}", members))
+        widths = [max(len(row[i]) for row in rows) for i in range(3)]
+        lines = (
+            f"{name:<{widths[0]}}  {units:>{widths[1]}}  {exact:<{widths[2]}}  {members}"
+            for name, units, exact, members in rows
+        )
+        return "\n".join(lines)
+
+
+def couple(model_or_captured: nn.Module | Captured, example: Any = None) -> Coupling:
+    """Find the groups of a model: `couple(model, example)`, or `couple(captured)`.
+
+    >>> import torch
+    >>> coupling = couple(nn.Sequential(nn.Conv2d(1, 4, 3), nn.Flatten(), nn.Linear(16, 2)), torch.zeros(2, 1, 4, 4))
+    >>> [(member.parameter, member.dim, member.index.shape) for member in coupling.groups[0].members]
+    [('0.weight', 0, (4, 1)), ('0.bias', 0, (4, 1)), ('2.weight', 1, (4, 4))]
+    """
+    captured = model_or_captured if isinstance(model_or_captured, Captured) else capture(model_or_captured, example)
+    labelling = label_graph(captured)
+    tensors = captured.tensors
+    groups = tuple(_groups(labelling, tensors))
+    return Coupling(captured, groups, tuple(_frozen(labelling, tensors)), labelling)
+
+
+def _groups(labelling: Labelling, tensors: Mapping[str, Tensor]) -> Iterator[Group]:
+    atoms = labelling.atoms
+    slots = [(name, dim, label) for name, labels in labelling.parameters.items() for dim, label in enumerate(labels)]
+    resolved = [None if label is None else atoms.resolve(label) for _, _, label in slots]
+    places: dict[int, list[tuple[int, int]]] = defaultdict(list)
+    for slot, label in enumerate(resolved):
+        if label is not None:
+            ids, counts = np.unique(label, return_counts=True)
+            free = atoms.is_free(ids)
+            for i, count in zip(ids[free].tolist(), counts[free].tolist(), strict=True):
+                places[i].append((slot, count))
+    alike: dict[tuple[tuple[int, int], ...], list[int]] = defaultdict(list)
+    for i, where in places.items():
+        alike[tuple(where)].append(i)
+    inexact = _inexact(labelling)
+    used: dict[str, int] = defaultdict(int)
+    for where, members in sorted(alike.items(), key=lambda item: item[0][0]):
+        ids = np.array(members)
+        if not any(tensors[slots[slot][0]].is_floating_point() for slot, _ in where):
+            continue
+        first = resolved[where[0][0]]
+        assert first is not None
+        rows = [int(np.flatnonzero((first == i).any(axis=1))[0]) for i in members]
+        ids = ids[np.argsort(rows)]
+        found = tuple(Member(slots[slot][0], slots[slot][1], _index(resolved[slot], ids)) for slot, _ in where)
+        why = sorted({reason for i in members for reason in inexact.get(i, ())})
+        name = found[0].parameter.rpartition(".")[0] or found[0].parameter
+        used[name] += 1
+        prunable = len(ids) > 1
+        reason = "; ".join(why) if prunable else "it has a single unit"
+        label = name if used[name] == 1 else f"{name}:{used[name]}"
+        yield Group(label, found, len(ids), not why, prunable, reason, ids)
+
+
+def _index(label: Ids | None, ids: Ids) -> NDArray[np.int64]:
+    """Where along a dimension each id occurs: [ids, block]."""
+    assert label is not None
+    rank = np.full(int(max(label.max(), ids.max())) + 1, -1)
+    rank[ids] = np.arange(len(ids))
+    rows, columns = np.nonzero(rank[label] >= 0)
+    order = np.argsort(rank[label[rows, columns]], kind="stable")
+    return np.asarray(rows[order].reshape(len(ids), -1), dtype=np.int64)
+
+
+def _inexact(labelling: Labelling) -> dict[int, set[str]]:
+    """The statistics that each free id passes."""
+    found: dict[int, set[str]] = defaultdict(set)
+    for node, ruling in labelling.rulings.items():
+        for statistic in ruling.inexact:
+            for i in labelling.atoms.free(statistic.label).tolist():
+                owner = labelling.node_module.get(node)
+                found[i].add(f"{statistic.why} of {owner}" if owner else statistic.why)
+    return found
+
+
+def _frozen(labelling: Labelling, tensors: Mapping[str, Tensor]) -> Iterator[Frozen]:
+    for name, labels in labelling.parameters.items():
+        if not tensors[name].is_floating_point():
+            continue
+        for dim, label in enumerate(labels):
+            if label is not None:
+                for reason in dict.fromkeys(filter(None, labelling.atoms.reasons(label))):
+                    yield Frozen(name, dim, reason)

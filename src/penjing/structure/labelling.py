@@ -1,0 +1,122 @@
+"""The walk over a graph: every dimension of every tensor gets its label, operator by operator."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from torch import Tensor, fx
+
+from penjing.structure.atoms import Atoms, Ids, Label
+from penjing.structure.capture import Captured, fetch
+from penjing.structure.rules import Labels, Ruling, Shapes, Site, find_rule, is_shape, operator_name
+
+
+@dataclass
+class Labelling:
+    """Labels of every node's outputs, of every parameter, and what the rules said."""
+
+    atoms: Atoms
+    node_module: Mapping[str, str]
+    labels: dict[str, tuple[Labels, ...]] = field(default_factory=dict)
+    parameters: dict[str, Labels] = field(default_factory=dict)
+    rulings: dict[str, Ruling] = field(default_factory=dict)
+    unknown: dict[str, str] = field(default_factory=dict)
+    inputs: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    _expanded: dict[int, tuple[Ids, Ids]] = field(default_factory=dict)
+
+    def expanded(self, label: Ids) -> Ids:
+        """A label in atomic ids, remembered."""
+        if id(label) not in self._expanded:
+            self._expanded[id(label)] = (
+                label,
+                self.atoms.expand(label),
+            )  # the label is held, so that its id stays its own
+        return self._expanded[id(label)][1]
+
+    def labels_near(self, name: str) -> list[Label]:
+        """Every label of the outputs and inputs of a node."""
+        return [label for node in (name, *self.inputs[name]) for each in self.labels.get(node, ()) for label in each]
+
+
+def label_graph(captured: Captured) -> Labelling:
+    """Walk over the graph in order. Inputs and outputs of the model are kept whole."""
+    labelling = Labelling(Atoms(), captured.node_module)
+    atoms, shared = labelling.atoms, dict[int, Labels]()
+    for node in captured.module.graph.nodes:
+        shapes = captured.shapes.get(node.name)
+        labelling.inputs[node.name] = tuple(source.name for source in node.all_input_nodes)
+        if node.op == "get_attr":
+            value = fetch(captured.module, str(node.target))
+            if isinstance(value, Tensor):
+                if id(value) not in shared:
+                    shared[id(value)] = tuple(atoms.fresh(size) if size > 1 else None for size in value.shape)
+                    labelling.parameters[str(node.target)] = shared[id(value)]
+                labelling.labels[node.name] = (shared[id(value)],)
+        elif node.op == "placeholder":
+            labelling.labels[node.name] = _fixed(shapes)
+        elif node.op == "call_function":
+            labelling.labels[node.name] = _call(labelling, node, captured.shapes)
+        else:
+            _freeze_inputs(
+                labelling, node, "it is an output of the model" if node.op == "output" else f"{node.op} is unknown"
+            )
+    labelling.parameters = _in_order_of_use(captured, labelling.parameters)
+    return labelling
+
+
+def _in_order_of_use(captured: Captured, parameters: Mapping[str, Labels]) -> dict[str, Labels]:
+    """The first parameter that carries a group is then the one that makes it."""
+    position = {node: i for i, node in enumerate(captured.module.graph.nodes)}
+    first: dict[str, int] = {}
+    for node in position:
+        if node.op == "get_attr" and node.target in parameters:
+            first[node.target] = min((position[user] for user in node.users), default=len(position))
+    return {name: parameters[name] for name in sorted(parameters, key=lambda name: first[name])}
+
+
+def _call(labelling: Labelling, node: fx.Node, shapes: Mapping[str, Shapes]) -> tuple[Labels, ...]:
+    """Ask the rule of an operator; where there is none, or it cannot answer, freeze what the operator touches."""
+    name = operator_name(node.target)
+    rule = find_rule(name)
+    if rule is None:
+        problem = "there is no rule"
+    else:
+        try:
+            ruling = rule(Site(node, labelling.atoms, labelling.labels, shapes))
+            _check(ruling, shapes[node.name])
+        except (TypeError, ValueError, IndexError, KeyError, AttributeError, AssertionError) as error:
+            problem = f"its rule failed on {node.name} ({type(error).__name__}: {error})"
+        else:
+            labelling.rulings[node.name] = ruling
+            return ruling.outputs
+    touched = any(len(labelling.atoms.free(label)) for label in labelling.labels_near(node.name))
+    if touched:
+        labelling.unknown.setdefault(name, problem)
+    owner = labelling.node_module.get(node.name)
+    _freeze_inputs(labelling, node, f"it enters {name}{f' of {owner}' if owner else ''}: {problem}")
+    return _fixed(shapes[node.name])
+
+
+def _check(ruling: Ruling, shapes: Shapes) -> None:
+    """Labels must have the sizes of the tensors that they describe."""
+    if shapes is None:
+        return
+    expected = (shapes,) if is_shape(shapes) else shapes
+    if len(expected) != len(ruling.outputs):
+        raise ValueError(f"{len(ruling.outputs)} outputs labelled, {len(expected)} expected")
+    for labels, shape in zip(ruling.outputs, expected, strict=True):
+        sizes = tuple(size if label is None else len(label) for label, size in zip(labels, shape or (), strict=True))  # type: ignore[arg-type]
+        if sizes != (shape or ()):
+            raise ValueError(f"labels of sizes {sizes} for a tensor of shape {shape}")
+
+
+def _fixed(shapes: Shapes) -> tuple[Labels, ...]:
+    if shapes is None:
+        return ()
+    return tuple((None,) * len(shape or ()) for shape in ((shapes,) if is_shape(shapes) else shapes))  # type: ignore[arg-type]
+
+
+def _freeze_inputs(labelling: Labelling, node: fx.Node, reason: str) -> None:
+    for source in node.all_input_nodes:
+        for labels in labelling.labels.get(source.name, ()):
+            for label in labels:
+                labelling.atoms.freeze(label, reason)

@@ -1,0 +1,38 @@
+"""Scaled dot product attention as one operator."""
+
+import math
+
+from penjing.structure.atoms import Label
+from penjing.structure.rules.registry import rule
+from penjing.structure.rules.site import Ruling, Site
+
+
+@rule("scaled_dot_product_attention")
+def attention(site: Site) -> Ruling:
+    """softmax(q k^T * scale + mask) v, shapes [..., heads, tokens, width]; the default scale is 1 / sqrt(width of q).
+
+    The scale is written out before the width shrinks, for the smaller product is the same sum with fewer zeros.
+    """
+    query, key, value, mask = (site[name] for name in ("query", "key", "value", "attn_mask"))
+    q, k, v = (site.labels(node) for node in (query, key, value))
+    q_shape, k_shape = site.shape(query), site.shape(key)
+    site.equate(q[-1], k[-1])
+    site.equate(k[-2], v[-2])
+    batch = list(q[:-2])
+    for axis in range(len(batch)):
+        if q_shape[axis] == k_shape[axis]:
+            batch[axis] = site.equate(site.equate(batch[axis], k[axis]), v[axis])
+        else:  # grouped queries: each key serves q / k consecutive heads
+            times = q_shape[axis] // k_shape[axis]
+            served = site.equate(k[axis], v[axis])
+            group, within = site.atoms.split(batch[axis], [k_shape[axis], times])
+            group = site.equate(group, served)
+            batch[axis] = site.atoms.merge([group, within], [k_shape[axis], times])
+            site.freeze(within, "each key serves the same number of heads")
+    for label in (q[-2], k[-2]):
+        site.freeze(label, "it is a position in a sequence")
+    if mask is not None:
+        scores: tuple[Label, ...] = (*batch, None, None)
+        site.broadcast_labels([(site.labels(mask), site.shape(mask)), (scores, (*q_shape[:-1], k_shape[-2]))])
+    scale = 1 / math.sqrt(q_shape[-1]) if site["scale"] is None else site["scale"]
+    return Ruling(((*batch, None, v[-1]),), {"scale": scale})

@@ -1,0 +1,44 @@
+"""Matrix products: contraction of one dimension, the rest passes through."""
+
+from torch import fx
+
+from penjing.structure.rules.registry import rule
+from penjing.structure.rules.site import Labels, Ruling, Site
+
+
+@rule("linear")
+def linear(site: Site) -> Ruling:
+    """y[..., o] = sum_i w[o, i] * x[..., i] + b[o]."""
+    x, weight, bias = site["input"], site["weight"], site["bias"]
+    outputs, inputs = site.labels(weight)
+    if site.shape(weight)[1] > 1:
+        site.equate(site.labels(x)[-1], inputs)
+    if bias is not None:
+        outputs = site.equate(outputs, site.labels(bias)[0])
+    return Ruling(((*site.labels(x)[:-1], outputs),))
+
+
+@rule("matmul", "mm", "bmm", "mv", "dot")
+def matmul(site: Site) -> Ruling:
+    """y[..., i, j] = sum_k a[..., i, k] * b[..., k, j], batch dimensions broadcast."""
+    a, b = site.node.args
+    return Ruling((product(site, a, b),))
+
+
+@rule("addmm", "baddbmm")
+def addmm(site: Site) -> Ruling:
+    """y = c + a @ b."""
+    added, a, b = site.node.args[:3]
+    operands = [(site.labels(added), site.shape(added)), (product(site, a, b), site.output_shape)]
+    return Ruling((site.broadcast_labels(operands),))
+
+
+def product(site: Site, a: object, b: object) -> Labels:
+    """The labels of a @ b."""
+    assert isinstance(a, fx.Node) and isinstance(b, fx.Node)
+    left, right = site.labels(a), site.labels(b)
+    left_shape, right_shape = site.shape(a), site.shape(b)
+    if left_shape[-1] > 1:
+        site.equate(left[-1], right[-2] if len(right) > 1 else right[-1])
+    batch = site.broadcast_labels([(left[:-2], left_shape[:-2]), (right[:-2], right_shape[:-2])])
+    return (*batch, *left[-2:-1], *(right[-1:] if len(right) > 1 else ()))

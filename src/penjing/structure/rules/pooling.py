@@ -1,0 +1,40 @@
+"""Pooling, resizing and padding over positions: channels pass through."""
+
+from penjing.structure.atoms import Label
+from penjing.structure.rules.registry import rule
+from penjing.structure.rules.site import Ruling, Site
+
+_POOLS = ("max_pool", "avg_pool", "adaptive_max_pool", "adaptive_avg_pool", "lp_pool", "_adaptive_avg_pool")
+_RESIZES = (
+    *("upsample_nearest1d", "upsample_nearest2d", "upsample_nearest3d", "upsample_linear1d", "upsample_bilinear2d"),
+    *("upsample_bicubic2d", "upsample_trilinear3d", "_upsample_nearest_exact1d", "_upsample_nearest_exact2d"),
+    *("_upsample_bilinear2d_aa", "_upsample_bicubic2d_aa"),
+)
+
+
+@rule(
+    *(f"{pool}{rank}d" for pool in _POOLS for rank in (1, 2, 3)),
+    *(f"max_pool{rank}d_with_indices" for rank in (1, 2, 3)),
+    *_RESIZES,
+)
+def over_positions(site: Site) -> Ruling:
+    """y[n, c, ...] depends on x[n, c, ...] alone."""
+    x = site.tensors[0]
+    labels = site.labels(x)
+    positions = next(rank for rank in (1, 2, 3) if f"{rank}d" in site.operator)
+    for label in labels[-positions:]:
+        site.freeze(label, "it is a position")
+    return Ruling(((*labels[:-positions], *(None,) * positions),) * len(site.output_shapes))
+
+
+@rule("pad", "constant_pad_nd", *(f"{mode}_pad{rank}d" for mode in ("reflection", "replication") for rank in (1, 2, 3)))
+def pad(site: Site) -> Ruling:
+    """The padded dimensions are kept; `pad` counts from the last."""
+    amounts = site.arguments.get("pad") or site.arguments["padding"]
+    labels = list(site.labels(site["self"]))
+    for i in range(len(amounts) // 2):
+        if amounts[2 * i] or amounts[2 * i + 1]:
+            label: Label = labels[-1 - i]
+            site.freeze(label, "it is padded")
+            labels[-1 - i] = None
+    return Ruling((tuple(labels),))

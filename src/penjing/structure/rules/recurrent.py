@@ -1,0 +1,51 @@
+"""LSTM, GRU and plain recurrent layers: hidden units are coupled through the recurrence."""
+
+from penjing.structure.atoms import Label
+from penjing.structure.rules.registry import rule
+from penjing.structure.rules.site import Labels, Ruling, Site
+
+_GATES = {"aten::lstm": 4, "aten::gru": 3, "aten::rnn_tanh": 1, "aten::rnn_relu": 1}
+
+
+@rule("lstm", "gru", "rnn_tanh", "rnn_relu")
+def recurrent(site: Site) -> Ruling:
+    """h[t] = f(W_ih x[t] + W_hh h[t-1]): unit u owns row u of every gate, and column u of W_hh.
+
+    The layers share one initial state, so that their hidden units are coupled to each other.
+    """
+    parameters, biased = list(site["params"]), bool(site["has_biases"])
+    layers, bidirectional = int(site["num_layers"]), bool(site["bidirectional"])
+    gates = _GATES[site.operator]
+    directions = 2 if bidirectional else 1
+    states = site["hx"] if isinstance(site["hx"], (list, tuple)) else [site["hx"]]
+    per_layer = len(parameters) // (layers * directions)
+    if per_layer != (4 if biased else 2):
+        return _unknown(site)
+    x: Labels = site.labels(site["input"])
+    inputs: Label = x[-1]
+    hidden: Label = site.labels(states[0])[-1]
+    size = site.shape(states[0])[-1]
+    for layer in range(layers):
+        for direction in range(directions):
+            at = (layer * directions + direction) * per_layer
+            w_ih, w_hh, *biases = parameters[at : at + per_layer]
+            if site.shape(w_ih)[1] > 1:
+                site.equate(site.labels(w_ih)[1], inputs)
+            hidden = site.equate(hidden, site.labels(w_hh)[1])
+            for parameter in (w_ih, w_hh, *biases):
+                gate, unit = site.atoms.split(site.labels(parameter)[0], [gates, size])
+                site.freeze(gate, "a gate cannot be removed")
+                hidden = site.equate(hidden, unit)
+        inputs = site.atoms.concatenate([hidden] * directions, [size] * directions)
+    for state in states:
+        hidden = site.equate(hidden, site.labels(state)[-1])
+    final: Labels = (None, None, hidden) if len(x) == 3 else (None, hidden)
+    return Ruling(((*x[:-1], inputs), *(final,) * len(states)))
+
+
+def _unknown(site: Site) -> Ruling:
+    """Projections and packed sequences: kept whole."""
+    for node in site.tensors:
+        for label in site.labels(node):
+            site.freeze(label, "projections of recurrent layers are kept")
+    return Ruling(site.fixed())

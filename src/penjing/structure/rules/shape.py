@@ -1,0 +1,183 @@
+"""Operators that only rearrange dimensions: views split and merge labels, transposes permute them."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from penjing.structure.atoms import Label
+from penjing.structure.rules.registry import rule
+from penjing.structure.rules.site import Count, Labels, Ruling, Site
+
+
+def sizes_of(labels: Sequence[Label], shape: Sequence[int], written: Sequence[Any] | None = None) -> list[Any]:
+    """A list of sizes as it stands in the graph, with each number that measures a label replaced by its count.
+
+    What the graph computes itself (a dynamic size, -1) is left alone.
+    """
+    written = list(shape) if written is None else written
+    return [
+        Count(label, size) if label is not None and isinstance(given, int) and given != -1 else given
+        for label, size, given in zip(labels, shape, written, strict=True)
+    ]
+
+
+@rule("view", "reshape", "_unsafe_view", "view_copy", "_reshape_alias")
+def view(site: Site) -> Ruling:
+    """Row-major reinterpretation of the sizes."""
+    labels = site.atoms.reshape(site.labels(site["self"]), site.shape(site["self"]), site.output_shape)
+    name = "shape" if "shape" in site.arguments else "size"
+    return Ruling((tuple(labels),), {name: sizes_of(labels, site.output_shape, site[name])})
+
+
+@rule("flatten", "squeeze", "reshape_as", "view_as", "ravel")
+def flatten(site: Site) -> Ruling:
+    """A view that needs no sizes."""
+    labels = site.atoms.reshape(site.labels(site["self"]), site.shape(site["self"]), site.output_shape)
+    return Ruling((tuple(labels),))
+
+
+@rule("unflatten")
+def unflatten(site: Site) -> Ruling:
+    """One dimension split into `sizes`."""
+    shape, sizes = site.output_shape, site["sizes"]
+    axis = site["dim"] % len(site.shape(site["self"]))
+    labels = site.atoms.reshape(site.labels(site["self"]), site.shape(site["self"]), shape)
+    split = slice(axis, axis + len(sizes))
+    return Ruling((tuple(labels),), {"sizes": sizes_of(labels[split], shape[split], sizes)})
+
+
+@rule("unsqueeze")
+def unsqueeze(site: Site) -> Ruling:
+    """A new dimension of size one."""
+    labels = list(site.labels(site["self"]))
+    labels.insert(site["dim"] % (len(labels) + 1), None)
+    return Ruling((tuple(labels),))
+
+
+@rule("permute", "permute_copy")
+def permute(site: Site) -> Ruling:
+    """y's dimension i is x's dimension dims[i]."""
+    labels = site.labels(site["self"])
+    return Ruling((tuple(labels[axis] for axis in site["dims"]),))
+
+
+@rule("transpose", "swapaxes", "swapdims", "t", "numpy_T", "mT")
+def transpose(site: Site) -> Ruling:
+    """Two dimensions exchanged."""
+    labels = list(site.labels(site["self"]))
+    if site.operator in ("aten::t", "aten::numpy_T", "aten::mT"):
+        kept = len(labels) - 2 if site.operator == "aten::mT" else 0
+        return Ruling(((*labels[:kept], *labels[kept:][::-1]),))
+    first, second = site.node.args[1:3]
+    assert isinstance(first, int) and isinstance(second, int)
+    labels[first], labels[second] = labels[second], labels[first]
+    return Ruling((tuple(labels),))
+
+
+@rule("movedim", "moveaxis")
+def movedim(site: Site) -> Ruling:
+    """Dimensions moved to new places, the others keeping their order."""
+    labels = site.labels(site["self"])
+    rank = len(labels)
+    source, destination = ([dim] if isinstance(dim, int) else list(dim) for dim in site.node.args[1:3])  # type: ignore[union-attr,arg-type]
+    placed = {at % rank: axis % rank for at, axis in zip(destination, source, strict=True)}
+    rest = iter(axis for axis in range(rank) if axis not in placed.values())
+    return Ruling((tuple(labels[placed[at] if at in placed else next(rest)] for at in range(rank)),))
+
+
+@rule("expand", "expand_copy", "broadcast_to")
+def expand(site: Site) -> Ruling:
+    """A dimension of size one repeated without copying: the repeated dimension can have any size."""
+    labels, shape, wanted = site.labels(site["self"]), site.shape(site["self"]), site.output_shape
+    sizes = site["size"]
+    lead = len(wanted) - len(shape)
+    result: list[Label] = []
+    for axis, size in enumerate(wanted):
+        if axis >= lead and shape[axis - lead] == size:
+            result.append(labels[axis - lead])
+        else:
+            result.append(site.new((size,))[0] if isinstance(sizes[axis], int) else None)
+    return Ruling((tuple(result),), {"size": sizes_of(result, wanted, sizes)})
+
+
+@rule("cat", "concat", "concatenate")
+def cat(site: Site) -> Ruling:
+    """Tensors laid end to end along one dimension."""
+    tensors = [tensor for tensor in site["tensors"] if site.shape(tensor) != (0,)]
+    axis = site["dim"] % len(site.output_shape)
+    result = list(_alike(site, [site.labels(tensor) for tensor in tensors], skip=axis))
+    ends = [site.labels(tensor)[axis] for tensor in tensors]
+    result[axis] = site.atoms.concatenate(ends, [site.shape(tensor)[axis] for tensor in tensors])
+    return Ruling((tuple(result),))
+
+
+@rule("stack")
+def stack(site: Site) -> Ruling:
+    """Tensors laid along a new dimension."""
+    result = list(_alike(site, [site.labels(tensor) for tensor in site["tensors"]]))
+    result.insert(site["dim"] % len(site.output_shape), None)
+    return Ruling((tuple(result),))
+
+
+def _alike(site: Site, operands: Sequence[Labels], skip: int | None = None) -> Labels:
+    """Equate the dimensions of tensors of equal rank, one of them excepted."""
+    result = list(operands[0])
+    for axis in range(len(result)):
+        if axis != skip:
+            for other in operands[1:]:
+                result[axis] = site.equate(result[axis], other[axis])
+    return tuple(result)
+
+
+@rule("repeat", "tile")
+def repeat(site: Site) -> Ruling:
+    """Dimensions laid end to end with themselves."""
+    repeats = list(site.node.args[1])  # type: ignore[arg-type]
+    labels, shape = site.labels(site["self"]), site.shape(site["self"])
+    rank = max(len(repeats), len(shape))
+    repeats = [1] * (rank - len(repeats)) + repeats
+    labels = (None,) * (rank - len(labels)) + labels
+    shape = (1,) * (rank - len(shape)) + shape
+    result: list[Label] = []
+    for label, size, times in zip(labels, shape, repeats, strict=True):
+        if isinstance(times, int):
+            result.append(site.atoms.concatenate([label] * times, [size] * times))
+        else:
+            site.freeze(label, "it is repeated a number of times that depends on the input")
+            result.append(None)
+    return Ruling((tuple(result),))
+
+
+@rule("flip", "fliplr", "flipud")
+def flip(site: Site) -> Ruling:
+    """Dimensions read backwards."""
+    labels = list(site.labels(site["self"]))
+    dims = {"aten::fliplr": [1], "aten::flipud": [0]}.get(site.operator) or site["dims"]
+    for axis in dims:
+        label = labels[axis]
+        labels[axis] = None if label is None else label[::-1]
+    return Ruling((tuple(labels),))
+
+
+@rule("pixel_shuffle", "pixel_unshuffle", "channel_shuffle")
+def pixel_shuffle(site: Site) -> Ruling:
+    """[..., C*r*r, H, W] <-> [..., C, H*r, W*r]; [..., G*C, H, W] -> [..., C*G, H, W]."""
+    x = site["self"]
+    labels, shape = site.labels(x), site.shape(x)
+    axis = len(shape) - 3
+    for label in labels[-2:]:
+        site.freeze(label, "positions are rearranged")
+    if site.operator == "aten::pixel_shuffle":
+        factor = site["upscale_factor"]
+        channels, *within = site.atoms.split(labels[axis], [shape[axis] // factor**2, factor, factor])
+        for label in within:
+            site.freeze(label, "it becomes a position")
+        return Ruling(((*labels[:axis], channels, None, None),))
+    if site.operator == "aten::pixel_unshuffle":
+        factor = site["downscale_factor"]
+        merged = site.atoms.merge([labels[axis], None, None], [shape[axis], factor, factor])
+        return Ruling(((*labels[:axis], merged, None, None),))
+    groups = site["groups"]
+    sizes = [groups, shape[1] // groups]
+    group, within_group = site.atoms.split(labels[1], sizes)
+    merged = site.atoms.merge([within_group, group], sizes[::-1])
+    return Ruling(((labels[0], merged, *labels[2:]),), {"groups": Count(group, groups)})
