@@ -106,7 +106,7 @@ def value_limits(samples: Samples, alpha: float, *, seed: int = 0) -> Limits:
         return limits._replace(lower=max(limits.lower, metric.low), upper=min(limits.upper, metric.high))
     if metric.kind is MetricKind.BINARY and samples.groups is None:
         return Limits(*wilson_limits(int(np.count_nonzero(samples.values)), n, alpha), "Wilson's score limits")
-    totals, sizes = np.bincount(labels, samples.values), np.bincount(labels).astype(np.float64)
+    totals, sizes = _sums(labels, samples.values), _sums(labels, np.ones(n))
     if effective_pairs(totals - samples.value * sizes, _noise(metric, totals)) >= ENOUGH_PAIRS:
         lower, upper = studentised_limits(totals, sizes, alpha, seed)
         return Limits(max(lower, metric.low), min(upper, metric.high), "studentised bootstrap")
@@ -130,14 +130,14 @@ def effective_pairs(differences: Floats, noise: float = 0.0) -> float:
     (sum d^2)^2 / sum d^4: m equal differences count as m, thousands of small ones beside three large ones as three.
     Differences up to `noise` do not count: were there only such, nothing would be known of the large ones.
 
-    >>> effective_pairs(np.array([1.0, -1.0, 1.0, 0.0, 0.001, -0.001]))
+    >>> round(effective_pairs(np.array([1.0, -1.0, 1.0, 0.0, 0.001, -0.001])), 3)
     3.0
     """
     largest = float(np.max(np.abs(differences), initial=0.0))
     if largest <= noise:
         return 0.0
     squares = np.where(np.abs(differences) > noise, differences / largest, 0.0) ** 2
-    return round(float(squares.sum() ** 2 / (squares**2).sum()), 6)
+    return float(squares.sum() ** 2 / (squares**2).sum())
 
 
 def unit_labels(groups: NDArray[Any] | None, n: int) -> Indices:
@@ -153,11 +153,11 @@ def _mean_drop(reference: Samples, candidate: Samples, alpha: float, relative: b
         lost, gained = np.count_nonzero(losses > 0), np.count_nonzero(losses < 0)
         return Limits(*tango_limits(lost, gained, n, alpha), "Tango's score limits")
     labels = unit_labels(reference.groups, n)
-    totals, sizes = np.bincount(labels, losses), np.bincount(labels).astype(np.float64)
+    totals, sizes = _sums(labels, losses), _sums(labels, np.ones(n))
     if effective_pairs(totals, _noise(metric, reference.values)) >= ENOUGH_PAIRS:
         if not relative:
             return Limits(*studentised_limits(totals, sizes, alpha, seed), "studentised bootstrap")
-        scale = np.bincount(labels, reference.values) * np.sign(reference.value)
+        scale = _sums(labels, reference.values) * np.sign(reference.value)
         return Limits(*studentised_limits(totals, scale, alpha, seed), "studentised bootstrap of the ratio")
     if not metric.has_known_range:
         return NOTHING
@@ -207,8 +207,16 @@ def _away_from_zero(limits: Limits) -> bool:
     return limits.lower > 0 or limits.upper < 0
 
 
+def _sums(labels: Indices, values: NDArray[Any]) -> Floats:
+    """Sum the values [n] of each unit."""
+    return np.bincount(labels, values).astype(np.float64)
+
+
 def _differs(a: NDArray[Any], b: NDArray[Any]) -> NDArray[np.bool_]:
     """Say of each row whether it differs anywhere: [n]. Rows may be records."""
-    if a.dtype.names is not None:
-        return np.any([_differs(a[name], b[name]) for name in a.dtype.names], axis=0)
-    return np.any((a != b).reshape(len(a), -1), axis=1)
+    columns = [None] if a.dtype.names is None else a.dtype.names
+    differs = np.zeros(len(a), dtype=np.bool_)
+    for name in columns:
+        x, y = (a, b) if name is None else (a[name], b[name])
+        differs |= np.any(np.asarray(x != y).reshape(len(a), -1), axis=1)
+    return differs

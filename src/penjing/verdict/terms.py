@@ -127,7 +127,8 @@ def samples_needed(term: Term, reference: Samples, candidate: Samples, alpha: fl
     half, gap = (found.upper - found.lower) / 2, abs(found.limit - found.value)
     if gap == 0 or not np.isfinite(half):
         return None
-    return math.ceil(len(reference) * (half / gap * (1 + ndtri(PROBABILITY) / ndtri(1 - alpha))) ** 2)
+    ratio = float(half / gap * (1 + ndtri(PROBABILITY) / ndtri(1 - alpha)))
+    return math.ceil(len(reference) * ratio**2)
 
 
 def physical(

@@ -73,9 +73,9 @@ class Verdict:
         says = {Decision.PASS: "Pass", Decision.FAIL: "Fail", Decision.UNDECIDED: "Undecided"}[self.outcome]
         text = (
             f"{says}: {self.metric} {_moves(self.drop, self.unit)} "
-            f"(one-sided {1 - self.alpha:.3g} limits {show(self.drop_lower, self.unit)} to "
-            f"{show(self.drop_upper, self.unit)}; n = {self.n:,}, {self.discordant:,} scored differently), "
-            f"where {show(self.max_drop, self.unit)} {'is' if self.unit != 'points' else 'are'} allowed"
+            f"(one-sided {100 * (1 - self.alpha):.3g} % limits {_number(self.drop_lower, self.unit)} to "
+            f"{show(self.drop_upper, self.unit)}; n = {self.n:,}, {self.discordant:,} scored differently); "
+            f"the contract allows {show(self.max_drop, self.unit)}"
         )
         if self.reasons:
             text += "; " + "; ".join(self.reasons)
@@ -120,9 +120,16 @@ def show(value: float, unit: str) -> str:
     >>> show(0.0054, "points"), show(0.02, "%"), show(1.25, ""), show(-float("inf"), "%")
     ('0.54 points', '2 %', '1.25', 'minus infinity')
     """
+    number = _number(value, unit)
+    if not unit or math.isinf(value):
+        return number
+    return f"{number} {'point' if (number, unit) == ('1', 'points') else unit}"
+
+
+def _number(value: float, unit: str) -> str:
     if math.isinf(value):
         return "infinity" if value > 0 else "minus infinity"
-    return f"{value:.4g}" if unit == "" else f"{float(f'{100 * value:.3g}'):g} {unit}"
+    return f"{100 * value:.3g}" if unit else f"{value:.4g}"
 
 
 def _moves(drop: float, unit: str) -> str:
