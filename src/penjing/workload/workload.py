@@ -97,6 +97,17 @@ class Workload:
         shown = ", ".join(f"{size} {what}" for what, size in sizes.items())
         return f"Workload({self.name!r}, {self.metric.name}, samples: {shown})"
 
+    def brings(self, need: str) -> bool:
+        """Whether there is data for a need: "train", "calibration", "search" or "certificate"."""
+        train, search = self._train is not None, Split.SEARCH in self._parts
+        brought = {
+            "train": train,
+            "calibration": train or search or self._calibration is not None,
+            "search": search,
+            "certificate": Split.CERTIFICATE in self._parts,
+        }
+        return brought[need]
+
     def train_batches(self) -> Iterator[Batch]:
         """Read the training data once. Raises WorkloadError if there is none."""
         if self._train is None:
