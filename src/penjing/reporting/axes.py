@@ -25,7 +25,8 @@ def nice_ticks(low: float, high: float, most: int = 6) -> tuple[float, ...]:
         raise ValueError(f"ticks from {low!r} to {high!r}: give finite ends in order")
     if most < 3:
         raise ValueError(f"most={most!r}: two ends and a middle need at least 3 ticks")
-    least = max(abs(low), abs(high)) * 1e-9 or 1e-9
+    furthest = max(abs(low), abs(high))
+    least = 1e-9 * furthest if furthest > 1e-100 else 1e-9
     if high - low < least:
         low, high = low - least, high + least
     bottom, top = Fraction(low), Fraction(high)
