@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import sklearn.metrics as oracle
 import torch
-from torch.nn import functional as F
+from torch.nn.functional import cosine_similarity, cross_entropy
 
 from penjing.errors import WorkloadError
 from penjing.types import Direction
@@ -111,7 +111,7 @@ def test_perplexity_skips_padding(shift):
     target = torch.randint(0, 20, (12, 9), generator=generator)
     target[3, 4:] = -100
     scored = (logits[:, :-1], target[:, 1:]) if shift else (logits, target)
-    expected = F.cross_entropy(scored[0].flatten(0, 1), scored[1].flatten()).exp().item()
+    expected = cross_entropy(scored[0].flatten(0, 1), scored[1].flatten()).exp().item()
     assert value(metrics.perplexity(shift=shift), logits, target) == pytest.approx(expected, rel=1e-6)
 
 
@@ -122,10 +122,10 @@ def test_perplexity_of_nothing_but_padding_is_an_error():
 
 def test_mean_of_a_function(regressed):
     outputs, target = regressed
-    metric = metrics.mean_of(lambda y, t: F.cosine_similarity(y, t), "cosine", low=-1, high=1)
+    metric = metrics.mean_of(lambda y, t: cosine_similarity(y, t), "cosine", low=-1, high=1)
     assert metric.kind is MetricKind.BOUNDED
     assert metric.has_known_range
-    assert value(metric, outputs, target) == pytest.approx(F.cosine_similarity(outputs, target).double().mean().item())
+    assert value(metric, outputs, target) == pytest.approx(cosine_similarity(outputs, target).double().mean().item())
 
 
 def test_corpus_function_sees_all_rows(regressed):

@@ -24,12 +24,13 @@ DIGEST_BYTES = 16  # a chance collision among 10^9 samples has probability 10^-2
 
 
 def sample_digests(batch: Batch) -> list[bytes]:
-    """Hash the inputs of each sample of a batch (blake2b).
+    """Hash the inputs of each sample of a batch (blake2b), keywords in the order of their names.
 
     Positions that an `attention_mask` [n, tokens] hides do not count, so that padding does not change a sample.
     """
     mask = batch.kwargs.get("attention_mask")
-    return _row_digests((batch.args, sorted(batch.kwargs.items())), batch.size, mask)
+    keywords = tuple(batch.kwargs[name] for name in sorted(batch.kwargs))
+    return _row_digests((batch.args, keywords), batch.size, mask)
 
 
 def target_digests(batch: Batch) -> list[bytes]:

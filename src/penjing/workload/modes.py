@@ -3,10 +3,11 @@
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 
 @contextmanager
@@ -39,25 +40,34 @@ def preserved(module: nn.Module) -> Iterator[nn.Module]:
     [True, False]
     """
     modes = [(part, part.training) for part in module.modules()]
+    slots: list[tuple[dict[str, Any], str, Tensor | None]] = [
+        (slot, name, tensor)
+        for part in module.modules()
+        for slot in (part._parameters, part._buffers)
+        for name, tensor in slot.items()
+    ]
     parameters = [
         (p, p.data, p.requires_grad, p.grad, None if p.grad is None else p.grad.data) for p in module.parameters()
     ]
-    buffers = [(part, name, buffer) for part in module.modules() for name, buffer in part._buffers.items()]
     with preserved_randomness():
         try:
             yield module
         finally:
             for part, training in modes:
                 part.training = training
+            for slot, name, tensor in slots:
+                slot[name] = tensor
             for parameter, data, requires_grad, grad, grad_data in parameters:
-                if parameter.data_ptr() != data.data_ptr() or parameter.dtype != data.dtype:
-                    parameter.data = data
-                parameter.requires_grad_(requires_grad)
-                if grad is not None and grad_data is not None and grad.data_ptr() != grad_data.data_ptr():
-                    grad.data = grad_data
+                _put_back(parameter, data)
+                if grad is not None and grad_data is not None:
+                    _put_back(grad, grad_data)
                 parameter.grad = grad
-            for part, name, buffer in buffers:
-                part._buffers[name] = buffer
+                parameter.requires_grad_(requires_grad)
+
+
+def _put_back(tensor: Tensor, data: Tensor) -> None:
+    if tensor.device != data.device or tensor.dtype != data.dtype or tensor.data_ptr() != data.data_ptr():
+        tensor.data = data
 
 
 def device_of(module: nn.Module) -> torch.device:
