@@ -3,7 +3,6 @@
 This is the only loop, and TECHNIQUES the only registry.
 """
 
-import copy
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +16,7 @@ from penjing.recipe import Finetune, PruneChannels, Quantize, Recipe, Sparsify, 
 from penjing.techniques import prune, quantize, sparsify
 from penjing.techniques.outcome import Outcome, read_outcome
 from penjing.techniques.recover import run as recover
+from penjing.techniques.sparsify import copy_pruned
 from penjing.techniques.state import Context, State
 from penjing.training import Progress
 from penjing.workload import ExampleInputs, Workload
@@ -60,8 +60,8 @@ def apply(
 ) -> Outcome:
     """Apply a recipe to a model and give the new model with a log of all that happened.
 
-    The model is not changed unless consume=True, which saves a copy. A bare model needs example_inputs; steps that need
-    data need a Workload. prefer="module" keeps the user's class where the proof allows, "graph" goes straight to the
+    The model is not changed unless consume=True, which saves a copy (where no step needs the original as its teacher). A
+    bare model needs example_inputs; steps that need data need a Workload. prefer="module" keeps the user's class where the proof allows, "graph" goes straight to the
     rewritten graph. resume_dir keeps the state after each step, so that an interrupted call goes on where it stopped.
 
     Raises RecipeError before any work if a step is unknown, out of order, or lacks the data it needs.
@@ -91,8 +91,9 @@ def apply(
     folder = Path(resume_dir) if resume_dir is not None else None
     context = Context(workload, original, runtime, seed, place, prefer, progress, folder)
     done, state = _resumed(steps, original, example, context)
-    if done == 0 and not consume:
-        state = replace(state, model=copy.deepcopy(original))
+    teaches = any(isinstance(step, Finetune) and step.distill for step in steps)
+    if done == 0 and not (consume and not teaches):
+        state = replace(state, model=copy_pruned(original))
     if place is not None:
         state = replace(state, model=state.model.to(place), example=example.to(place))
     for i, step in enumerate(steps.steps[done:], start=done):
@@ -133,7 +134,7 @@ def _resumed(recipe: Recipe, original: nn.Module, example: ExampleInputs, contex
         folder = context.resume_dir / f"after-{i}"
         if not folder.exists():
             continue
-        saved = read_outcome(copy.deepcopy(original), folder)
+        saved = read_outcome(copy_pruned(original), folder)
         if saved.recipe != Recipe(recipe.steps[: i + 1]):
             raise RunError(
                 f"{folder} was left by another recipe; remove {context.resume_dir} or give another resume_dir"

@@ -43,10 +43,10 @@ def ridge_fit(x: Tensor, y: Tensor, initial: Tensor, ridge: float = 1e-3) -> Ten
     True
     """
     gram = x.T @ x
-    damping = ridge * gram.diagonal().mean().clamp_min(torch.finfo(x.dtype).tiny)
+    damping = ridge * (float(gram.diagonal().mean()) or 1.0)
     gram.diagonal().add_(damping)
-    solution: Tensor = torch.linalg.solve(gram, x.T @ y + damping * initial.T)
-    return solution.T
+    correction: Tensor = torch.linalg.solve(gram, x.T @ (y - x @ initial.T))
+    return initial + correction.T
 
 
 def _columns(node: fx.Node, x: Tensor, weight: Tensor, arguments: Sequence[Any]) -> Tensor:

@@ -101,6 +101,13 @@ SCORES: dict[str, Score] = {
 }
 
 
+def register_score(name: str, score: Score) -> None:
+    """Make a score known to PruneChannels under a name; raises ValueError when the name is taken."""
+    if name in SCORES:
+        raise ValueError(f"a score named {name!r} is registered already; choose another name")
+    SCORES[name] = score
+
+
 def find_score(name: str) -> Score:
     """Look a score up by name; an unknown one is a RecipeError that lists the known."""
     if name not in SCORES:

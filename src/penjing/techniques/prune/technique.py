@@ -3,18 +3,20 @@
 import copy
 from collections.abc import Mapping
 from fnmatch import fnmatch
+from itertools import islice
 
 import numpy as np
 from torch import Tensor, nn
 
 from penjing.errors import RecipeError
 from penjing.profiling import cost as operator_cost
-from penjing.recipe import PruneChannels
+from penjing.recipe import Finetune, PruneChannels
 from penjing.structure import Coupling, Cut, Group, Proof, capture, couple, cut, cut_in_place, prove
 from penjing.techniques.prune.compensate import install, refit
 from penjing.techniques.prune.scores import Evidence, find_score
 from penjing.techniques.prune.select import Cost, Selection, Units, Widths, select
 from penjing.techniques.state import Context, State
+from penjing.training import Objective
 from penjing.types import Budget, Scope
 from penjing.workload import Workload, preserved
 
@@ -146,21 +148,17 @@ def _scores(
 
 def _gradients(model: nn.Module, workload: Workload | None, score: str) -> dict[str, Tensor]:
     """Sum the gradients of the workload's loss over a few training batches, in eval mode."""
-    if workload is None or workload.loss is None or workload.train is None:
-        raise RecipeError(
-            f"PruneChannels: score={score!r} needs a workload with train= and loss=; use score='l2' without"
-        )
+    if workload is None or not workload.brings("train"):
+        raise RecipeError(f"PruneChannels: score={score!r} needs a workload with train= and loss=; use score='l2' without")
+    objective = Objective.of(workload, Finetune(distill=False), teacher=None)
     with preserved(model):
         model.eval()
         model.zero_grad(set_to_none=True)
-        for i, batch in enumerate(workload.train_batches()):
-            if i == _GRADIENT_BATCHES:
-                break
-            outputs = workload.selected(model(*batch.args, **batch.kwargs))
-            workload.loss(outputs, batch.target).backward()
-        gradients = {n: p.grad.clone() for n, p in model.named_parameters(remove_duplicate=False) if p.grad is not None}
+        for batch in islice(workload.train_batches(), _GRADIENT_BATCHES):
+            objective(model, batch).backward()
+        found = {name: p.grad.clone() for name, p in model.named_parameters(remove_duplicate=False) if p.grad is not None}
         model.zero_grad(set_to_none=True)
-    return gradients
+    return found
 
 
 def _proven_cut(

@@ -1,0 +1,88 @@
+"""Which units go: properties of the selection for any scores, and brute force on small cases."""
+
+from collections.abc import Mapping
+from itertools import combinations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from penjing.techniques.prune import Widths, select
+from penjing.types import Scope
+
+sizes = st.lists(st.integers(1, 40), min_size=1, max_size=5)
+
+
+def made(sizes: list[int], seed: int) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    return {f"g{i}": rng.random(size) * rng.choice([0.1, 1, 100]) for i, size in enumerate(sizes)}
+
+
+def channels(scores: Mapping[str, np.ndarray]) -> "object":
+    total = sum(map(len, scores.values()))
+    return lambda removed: float(total - sum(map(len, removed.values())))
+
+
+@settings(deadline=None, max_examples=60)
+@given(sizes, st.integers(0, 99), st.floats(0.05, 1), st.sampled_from(list(Scope)), st.sampled_from([1, 2, 4, 8]))
+def test_any_selection_keeps_its_promises(
+    sizes: list[int], seed: int, keep: float, scope: Scope, multiple: int
+) -> None:
+    scores = made(sizes, seed)
+    selection = select(scores, keep, channels(scores), scope=scope, widths=Widths(multiple))
+    floor = sum(min(len(s), multiple) for s in scores.values()) / sum(map(len, scores.values()))
+    assert selection.remaining <= max(keep, floor) + 1e-9, "within the budget, or as far as the widths reach"
+    for name, values in scores.items():
+        gone = selection.removed.get(name, np.empty(0, int))
+        left = len(values) - len(gone)
+        assert left >= 1
+        assert left == len(values) or left % multiple == 0
+        stays = np.delete(values, gone)
+        assert not len(gone) or values[gone].max() <= stays.min(), "the lowest go first"
+
+
+def test_global_scope_removes_the_lowest_of_all() -> None:
+    scores = {"a": np.array([1.0, 10.0, 11.0, 14.0]), "b": np.array([4.0, 9.0, 8.0, 7.0])}
+    normal = {name: values / values.mean() for name, values in scores.items()}
+    selection = select(scores, 5 / 8, channels(scores))
+    gone = {(name, int(unit)) for name, units in selection.removed.items() for unit in units}
+    everything = [(name, unit) for name, values in scores.items() for unit in range(len(values))]
+    best = min(combinations(everything, 3), key=lambda units: sum(normal[name][unit] for name, unit in units))
+    assert gone == set(best)
+
+
+def test_local_scope_takes_the_same_share_everywhere() -> None:
+    scores = {"a": np.arange(8.0) + 100, "b": np.arange(16.0)}
+    selection = select(scores, 0.5, channels(scores), scope=Scope.LOCAL)
+    assert {name: len(units) for name, units in selection.removed.items()} == {"a": 4, "b": 8}
+
+
+def test_the_budget_may_count_anything() -> None:
+    scores = {"wide": np.arange(1.0, 9.0), "deep": np.arange(1.0, 9.0)}
+
+    def quadratic(removed: Mapping[str, np.ndarray]) -> float:
+        return float((8 - len(removed["wide"])) * (8 - len(removed["deep"]))) if removed else 64.0
+
+    selection = select(scores, 0.25, quadratic, scope=Scope.LOCAL)
+    assert selection.remaining == 0.25
+    assert len(selection.removed["wide"]) == 4
+
+
+def test_nothing_goes_when_everything_may_stay() -> None:
+    scores = {"a": np.arange(4.0)}
+    assert select(scores, 1.0, channels(scores)).removed == {}
+
+
+def test_widths_that_reach_no_further_are_told() -> None:
+    scores = {"a": np.arange(16.0)}
+    selection = select(scores, 0.1, channels(scores), widths=Widths(8))
+    assert selection.remaining == 0.5
+
+
+@pytest.mark.parametrize(
+    ("multiple", "least", "wanted", "size", "expected"),
+    [(8, 1, 12, 16, 16), (8, 1, 11, 16, 8), (8, 1, 0, 16, 8), (8, 1, 3, 6, 6), (1, 5, 2, 16, 5), (8, 9, 2, 32, 16)],
+)
+def test_rounding(multiple: int, least: int, wanted: int, size: int, expected: int) -> None:
+    assert Widths(multiple, least).round(wanted, size) == expected
