@@ -168,8 +168,12 @@ def perplexity(ignore_index: int = -100, shift: bool = False) -> Metric:
             logits, labels = logits[:, :-1], labels[:, 1:]
         labels = labels.long()
         _check_labels("perplexity", labels[labels != ignore_index], logits.shape[2])
-        nll = cross_entropy(logits.float().transpose(1, 2), labels, ignore_index=ignore_index, reduction="none")
-        return np.stack([_float64(nll.double().sum(1)), _float64((labels != ignore_index).sum(1))], axis=1)
+        # One sample at a time: a float32 copy of the logits of a whole batch may not fit in memory.
+        nll = [
+            cross_entropy(row.float(), label, ignore_index=ignore_index, reduction="none").double().sum().item()
+            for row, label in zip(logits, labels, strict=True)
+        ]
+        return np.stack([np.array(nll), _float64((labels != ignore_index).sum(1))], axis=1)
 
     def aggregate(values: Values) -> float:
         nll, tokens = values.sum(axis=0)

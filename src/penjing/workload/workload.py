@@ -88,8 +88,11 @@ class Workload:
         with preserved_randomness():
             self._train = self._source(train, "train", shuffle=True)
             self._calibration = self._source(calibration, "calibration")
-            held_out = self._held_out(evaluation, "evaluation"), self._held_out(certificate, "certificate")
-            self._parts = self._read(*held_out, groups)
+            self._parts = self._read(
+                self._source(evaluation, "evaluation", scored=True),
+                self._source(certificate, "certificate", scored=True),
+                groups,
+            )
             self.train_size, self.train_steps = self._check_leaks()
 
     def __repr__(self) -> str:
@@ -159,8 +162,8 @@ class Workload:
             outputs = run(Batch(self.example.args, self.example.kwargs), where)
         check_finite(outputs, where)
 
-    def _source(self, value: Any, name: str, shuffle: bool = False) -> Source | None:
-        """Open a source and check that its first batch has the form of the example."""
+    def _source(self, value: Any, name: str, *, shuffle: bool = False, scored: bool = False) -> Source | None:
+        """Open a source, check that its first batch has the form of the example, and score it if it will be scored."""
         if value is None:
             return None
         source = Source.of(value, name, self.unpack, shuffle)
@@ -171,14 +174,9 @@ class Workload:
                 f"{tree.describe((batch.args, dict(batch.kwargs)))} differ in keywords, rank or number format; "
                 "give example inputs as the batches give them (with a batch dimension), or unpack="
             )
-        return source
-
-    def _held_out(self, value: Any, name: str) -> Source | None:
-        """Open a source that is scored, and score its first batch, so that what does not fit is told early."""
-        source = self._source(value, name)
-        if source is not None:
+        if scored:
             with ready(self.model, self._forced_device) as run:
-                score(run, source.first(), (self.metric,), self.select, f"{self.name}: {name}, batch 0")
+                score(run, batch, (self.metric,), self.select, f"{self.name}: {name}, batch 0")
         return source
 
     def _read(self, evaluation: Source | None, certificate: Source | None, groups: Any) -> dict[Split, Part]:
