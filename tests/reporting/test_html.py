@@ -160,9 +160,13 @@ def test_the_verdict_comes_first_and_is_said_in_words(
 def test_a_run_without_candidates_says_so(reports: dict[str, ReportData]) -> None:
     text = Page(render_html(reports["bare"])).text
     for sentence in (
-        "Nothing was measured in this run.", "No model was tried in this run (latency: batch 32, 1 thread).", "No layer was recorded in this run.",
-        "No step was applied in this run.", "Nothing was frozen.", "No command was recorded.",
-    ):  # fmt: skip
+        "Nothing was measured in this run.",
+        "No model was tried in this run (latency: batch 32, 1 thread).",
+        "No layer was recorded in this run.",
+        "No step was applied in this run.",
+        "Nothing was frozen.",
+        "No command was recorded.",
+    ):
         assert sentence in text
     empty = Page(render_html(reports["empty"])).text
     assert "no candidate was made" in empty

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from penjing.reporting import Candidate, Figure, Front, ReportData, Role, Unit
-from penjing.reporting.plots import drop_picture, front_picture, layers_picture, legend_mark, pareto
+from penjing.reporting.front import front_picture, legend_mark, pareto
+from penjing.reporting.plots import drop_picture, layers_picture
 from penjing.types import Direction, Status
 
 

@@ -11,7 +11,8 @@ from typing import Any
 
 from penjing.reporting import words
 from penjing.reporting.data import ReportData
-from penjing.reporting.plots import ROLES, drop_picture, front_picture, layers_picture, legend_mark
+from penjing.reporting.front import ROLES, front_picture, legend_mark
+from penjing.reporting.plots import drop_picture, layers_picture
 from penjing.types import Decision
 
 WIDE, NARROW = 720, 344

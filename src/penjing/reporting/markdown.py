@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 
 from penjing.reporting import words
 from penjing.reporting.data import Candidate, Figure, Judgement, Layer, ReportData, Row, Unit
-from penjing.reporting.plots import ROLES
+from penjing.reporting.front import ROLES
 
 SIGNS = {"Pass": "✓", "Fail": "✗", "Undecided": "?", "Not judged": "-"}
 HELD = {True: "held", False: "broken", None: "not known"}

@@ -1,10 +1,11 @@
 """The few shapes that the pictures are drawn with, as one element tree: it escapes every text and stays well-formed."""
 
+from collections.abc import Sequence
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element
 
-from penjing.reporting.axes import text_width
-from penjing.reporting.words import one_line
+from penjing.reporting.axes import decimals, text_width
+from penjing.reporting.words import MINUS, one_line
 
 FONT = 12.0
 NARROW_BELOW = 500
@@ -45,3 +46,13 @@ def text_inside(parent: Element, x: float, y: float, words: str, kind: str, righ
 def dump(drawing: Element) -> str:
     """Give the picture as text."""
     return ElementTree.tostring(drawing, encoding="unicode")
+
+
+def short(words: str, most: int, width: int) -> str:
+    """Cut a text to `most` characters, fewer in a narrow picture."""
+    return one_line(words, most if width >= NARROW_BELOW else most * 5 // 8)
+
+
+def tick(value: float, ticks: Sequence[float]) -> str:
+    """Write a tick with the digits that tell it from its neighbours."""
+    return f"{value:,.{decimals(ticks)}f}".replace("-", MINUS)
