@@ -40,7 +40,9 @@ if TYPE_CHECKING:
     from penjing.verdict import judge as judge
     from penjing.workload import Workload as Workload
     from penjing.workload import accuracy as accuracy
+    from penjing.workload import dataset as dataset
     from penjing.workload import metrics as metrics
+    from penjing.workload import without as without
 
 _HOME = {
     "penjing.errors": ("PenjingError",),
@@ -62,11 +64,11 @@ _HOME = {
     "penjing.structure": ("Coupling", "couple"),
     "penjing.techniques": ("Outcome", "apply", "restore"),
     "penjing.verdict": ("Verdict", "judge"),
-    "penjing.workload": ("Workload", "accuracy", "metrics"),
+    "penjing.workload": ("Workload", "accuracy", "dataset", "metrics", "without"),
 }
 _ROOM = {name: room for room, names in _HOME.items() for name in names}
 
-__all__ = ["__version__", "extend", *sorted(_ROOM)]  # noqa: PLE0604
+__all__ = ["__version__", "extend", *sorted(_ROOM)]
 
 
 def __getattr__(name: str) -> Any:
