@@ -40,7 +40,8 @@ class Latency:
 
     runs counts timed calls, blocks the groups that the interval is made of, processes where they ran. noise says why
     the figure should not be relied on, None if it may be. cpu_ms is the median of what the thread was running per call,
-    which other work on the machine hardly changes; None with several threads. pinned: whether the process was held to `threads` cores.
+    which other work on the machine hardly changes; None with several threads.
+    pinned: whether the process was held to `threads` cores.
     """
 
     median_ms: float
