@@ -82,9 +82,9 @@ class Call:
 WRITES = """
     relu relu6 gelu silu mish elu celu selu leaky_relu prelu rrelu hardtanh hardswish hardsigmoid hardshrink softshrink
     softplus threshold log_sigmoid glu square rsub true_divide divide multiply subtract floor_divide where clamp
-    softmax log_softmax _softmax softmin cumsum cumprod cummax cummin logcumsumexp std_mean var_mean
+    softmax log_softmax _softmax cumsum cumprod cummax cummin logcumsumexp std_mean var_mean
     batch_norm _native_batch_norm_legit_no_training native_batch_norm instance_norm layer_norm native_layer_norm
-    group_norm native_group_norm rms_norm _fused_rms_norm local_response_norm normalize _weight_norm
+    group_norm native_group_norm rms_norm _fused_rms_norm _weight_norm
     _weight_norm_interface grid_sampler grid_sampler_2d grid_sampler_3d affine_grid_generator
     upsample_nearest1d upsample_nearest2d upsample_nearest3d _upsample_nearest_exact1d _upsample_nearest_exact2d
     upsample_linear1d upsample_bilinear2d upsample_trilinear3d upsample_bicubic2d _upsample_bilinear2d_aa
@@ -109,8 +109,7 @@ MOVES = """
     embedding index index_select gather take take_along_dim masked_select index_put scatter slice_scatter
     select_scatter copy fill zero masked_scatter index_copy index_fill one_hot meshgrid cartesian_prod
     clone contiguous detach alias to _to_copy type_as lift_fresh lift_fresh_copy positive conj resolve_conj resolve_neg
-    float double half bfloat16 int long bool requires_grad
-    dropout native_dropout feature_dropout alpha_dropout feature_alpha_dropout
+    requires_grad dropout native_dropout feature_dropout alpha_dropout feature_alpha_dropout
     zeros ones full empty rand randn randint randperm arange linspace eye scalar_tensor tril_indices triu_indices
     zeros_like ones_like full_like empty_like rand_like randn_like new_zeros new_ones new_full new_empty
     hann_window hamming_window bartlett_window blackman_window bernoulli
@@ -264,7 +263,7 @@ def _cells(tokens: int, weights: list[Shape]) -> Cost:
 
 
 @formula(
-    "max_pool1d", "max_pool2d", "max_pool3d", "avg_pool1d", "avg_pool2d", "avg_pool3d", "lp_pool1d", "lp_pool2d",
+    "max_pool1d", "max_pool2d", "max_pool3d", "avg_pool1d", "avg_pool2d", "avg_pool3d",
     "max_pool1d_with_indices", "max_pool2d_with_indices", "max_pool3d_with_indices",
 )  # fmt: skip
 def pooling(call: Call) -> Cost:
