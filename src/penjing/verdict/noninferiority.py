@@ -107,9 +107,9 @@ def value_limits(samples: Samples, alpha: float, *, seed: int = 0) -> Limits:
     if metric.kind is MetricKind.BINARY and samples.groups is None:
         return Limits(*wilson_limits(int(np.count_nonzero(samples.values)), n, alpha), "Wilson's score limits")
     totals, sizes = _sums(labels, samples.values), _sums(labels, np.ones(n))
-    if effective_pairs(totals - samples.value * sizes, _noise(metric, totals)) >= ENOUGH_PAIRS:
-        lower, upper = studentised_limits(totals, sizes, alpha, seed)
-        return Limits(max(lower, metric.low), min(upper, metric.high), "studentised bootstrap")
+    limits = _bootstrap(totals, sizes, metric, alpha, seed)
+    if limits is not NOTHING:
+        return limits._replace(lower=max(limits.lower, metric.low), upper=min(limits.upper, metric.high))
     if metric.has_known_range:
         return Limits(*betting_limits(totals, sizes, metric.low, metric.high, alpha, seed), "betting limits")
     return Limits(metric.low, metric.high, "none")
@@ -125,7 +125,7 @@ def require_scale(metric: Metric, relative: bool) -> None:
 
 
 def effective_pairs(differences: Floats, noise: float = 0.0) -> float:
-    """Give the number of differing pairs, counting small differences beside large ones for little.
+    """Give the number of pairs that differ, counting small differences beside large ones for little.
 
     (sum d^2)^2 / sum d^4: m equal differences count as m, thousands of small ones beside three large ones as three.
     Differences up to `noise` do not count: were there only such, nothing would be known of the large ones.
@@ -154,11 +154,10 @@ def _mean_drop(reference: Samples, candidate: Samples, alpha: float, relative: b
         return Limits(*tango_limits(lost, gained, n, alpha), "Tango's score limits")
     labels = unit_labels(reference.groups, n)
     totals, sizes = _sums(labels, losses), _sums(labels, np.ones(n))
-    if effective_pairs(totals, _noise(metric, reference.values)) >= ENOUGH_PAIRS:
-        if not relative:
-            return Limits(*studentised_limits(totals, sizes, alpha, seed), "studentised bootstrap")
-        scale = _sums(labels, reference.values) * np.sign(reference.value)
-        return Limits(*studentised_limits(totals, scale, alpha, seed), "studentised bootstrap of the ratio")
+    scale = _sums(labels, reference.values) * np.sign(reference.value) if relative else sizes
+    limits = _bootstrap(totals, scale, metric, alpha, seed)
+    if limits is not NOTHING:
+        return limits
     if not metric.has_known_range:
         return NOTHING
     width = metric.high - metric.low
@@ -199,8 +198,16 @@ def _drop(reference: float, candidate: float, direction: Direction, relative: bo
     return float(loss / abs(reference)) if reference != 0 else float(np.copysign(np.inf, loss))
 
 
-def _noise(metric: Metric, values: Floats) -> float:
-    return SMALL * (metric.high - metric.low) if metric.has_known_range else ROUNDING * float(np.abs(values).max())
+def _bootstrap(totals: Floats, scale: Floats, metric: Metric, alpha: float, seed: int) -> Limits:
+    """Give studentised limits of sum(totals) / sum(scale), or nothing where too few units vary about the ratio."""
+    fitted = totals.sum() / scale.sum() * scale
+    if metric.has_known_range:
+        noise = SMALL * (metric.high - metric.low)
+    else:
+        noise = ROUNDING * float(np.abs([totals, scale]).max())
+    if effective_pairs(totals - fitted, noise) < ENOUGH_PAIRS:
+        return NOTHING
+    return Limits(*studentised_limits(totals, scale, alpha, seed), "studentised bootstrap")
 
 
 def _away_from_zero(limits: Limits) -> bool:
