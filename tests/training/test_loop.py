@@ -179,6 +179,12 @@ def test_a_metric_that_is_not_finite() -> None:
         run(network(), workload, Finetune(distill=False))
 
 
+def test_a_model_cannot_teach_itself() -> None:
+    model = network()
+    with pytest.raises(WorkloadError, match="deepcopy"):
+        run(model, Spirals(), Finetune(), teacher=model)
+
+
 def test_an_empty_source() -> None:
     workload = Spirals()
     workload.train_steps, workload.loader = 0, []  # type: ignore[assignment]
@@ -325,6 +331,20 @@ def test_masks_are_kept() -> None:
     assert log.best_epoch > 0
     assert (model[0].weight[~mask] == 0).all()
     assert (model[0].weight[mask] != 0).all()
+
+
+def test_masks_come_after_what_other_hooks_do() -> None:
+    class Revive(Hook):
+        def after_step(self, state: LoopState) -> None:
+            with torch.no_grad():
+                next(state.model.parameters()).add_(1)
+
+    model, mask = network(), torch.tensor([[1, 0]] * 32)
+    workload = Spirals()
+    workload.values = [0.0, 1.0]
+    run(model, workload, Finetune(distill=False), hooks=[Revive(), KeepMasks({"0.weight": mask})])
+    assert (model[0].weight[:, 1] == 0).all()
+    assert (model[0].weight[:, 0] != 0).all()
 
 
 def test_masks_do_not_count_in_the_clipped_norm() -> None:

@@ -3,7 +3,7 @@
 import itertools
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -51,6 +51,10 @@ def finetune(
     Raises WorkloadError when there is nothing to learn from, or when the loss is no longer finite.
     """
     objective = Objective.of(workload, step, teacher)
+    if objective.teacher is model:
+        raise WorkloadError(
+            "Finetune: the teacher is the model that is trained; pass copy.deepcopy(model) as one of them"
+        )
     per_epoch = workload.train_steps
     if per_epoch == 0:
         raise WorkloadError("Finetune: the workload has no training batch; give Workload(..., train=...)")
@@ -98,21 +102,7 @@ def finetune(
                     losses: list[float] = []
                     for batch in itertools.islice(workload.train_batches(), min(per_epoch, total - state.step)):
                         _set_lr(state, peak_lr(step) * step_factor(state.step, total, step.warmup))
-                        for hook in hooks:
-                            hook.before_step(state)
-                        loss = loss_of(batch, numerics)
-                        state.loss = _finite(loss, state, numerics)
-                        losses.append(state.loss)
-                        optimizer.zero_grad(set_to_none=True)
-                        loss.backward()  # type: ignore[no-untyped-call]
-                        for hook in hooks:
-                            hook.after_backward(state)
-                        if step.clip_norm is not None:
-                            nn.utils.clip_grad_norm_(model.parameters(), step.clip_norm)
-                        optimizer.step()
-                        state.step += 1
-                        for hook in hooks:
-                            hook.after_step(state)
+                        losses.append(_one_step(state, partial(loss_of, batch, numerics), step.clip_norm, hooks))
                         if progress is not None:
                             latest = f"loss {state.loss:.4g}, {workload.metric.name} {rows[-1].metric:.4g}"
                             progress.update(state.step, total, f"epoch {epoch}/{epochs}, {latest}")
@@ -145,6 +135,27 @@ def finetune(
         steps=state.step,
         resumed_from=saved.rows[-1].epoch if saved else None,
     )
+
+
+def _one_step(
+    state: LoopState, loss_of_batch: Callable[[], Tensor], clip_norm: float | None, hooks: Sequence[Hook]
+) -> float:
+    """Forward, backward, clip, step; give the loss."""
+    for hook in hooks:
+        hook.before_step(state)
+    loss = loss_of_batch()
+    state.loss = _finite(loss, state)
+    state.optimizer.zero_grad(set_to_none=True)
+    loss.backward()  # type: ignore[no-untyped-call]
+    for hook in hooks:
+        hook.after_backward(state)
+    if clip_norm is not None:
+        nn.utils.clip_grad_norm_(state.model.parameters(), clip_norm)
+    state.optimizer.step()
+    state.step += 1
+    for hook in hooks:
+        hook.after_step(state)
+    return state.loss
 
 
 def best_epoch(rows: Sequence[EpochRow], direction: Direction) -> int:
@@ -184,14 +195,13 @@ def _set_lr(state: LoopState, lr: float) -> None:
         group["lr"] = lr
 
 
-def _finite(loss: Tensor, state: LoopState, numerics: Numerics) -> float:
+def _finite(loss: Tensor, state: LoopState) -> float:
     value = loss.item()
     if not math.isfinite(value):
-        remedies = "set clip_norm=1.0" + ("" if numerics.precision == "fp32" else ", or take precision='fp32'")
         raise WorkloadError(
             f"the training loss is {value} in epoch {state.epoch}, step {state.step + 1} of {state.total_steps}, at "
-            f"learning rate {state.lr:.3g}; lower it (Finetune(lr={state.lr / 10:.2g})), or {remedies}"
-            "; at the first step, look for NaN in the inputs and the loss"
+            f"learning rate {state.lr:.3g}; lower it (Finetune(lr={state.lr / 10:.2g})), set clip_norm=1.0 "
+            "or precision='fp32'; at the first step, look for NaN in the inputs and the loss"
         )
     return value
 

@@ -97,9 +97,9 @@ def _time(numerics: Numerics, model: nn.Module, step: Callable[[Numerics], Tenso
                     break
         finally:
             model.zero_grad(set_to_none=True)
-    with torch.no_grad():
-        for buffer, before in buffers:
-            buffer.copy_(before)
+            with torch.no_grad():
+                for buffer, before in buffers:
+                    buffer.copy_(before)
     return shortest
 
 
