@@ -198,12 +198,26 @@ def test_every_further_term_must_hold(artifacts: list[Artifact], ledger: Ledger)
     assert outcome(Latency(1, 0.9, 1.1), max_latency_ms=1.2) is Decision.PASS
     assert outcome(Latency(1, 0.9, 1.1), max_latency_ms=1.05) is Decision.UNDECIDED
     assert outcome(Latency(1, 0.9, 1.1), max_latency_ms=0.8) is Decision.FAIL
-    assert outcome(max_memory_bytes=10**9) is Decision.UNDECIDED
     assert outcome(limits=[MinValue("accuracy", 0.93)]) is Decision.PASS
     assert outcome(limits=[MinValue("accuracy", 0.945)]) is Decision.UNDECIDED
     assert outcome(limits=[MinValue("accuracy", 0.97)]) is Decision.FAIL
     assert outcome(limits=[MaxDrop("accuracy", 0.05, relative=True)]) is Decision.PASS
     assert outcome(limits=[MaxDrop(metrics.f1("macro"), 0.0)]) is not Decision.PASS
+
+
+@pytest.mark.slow
+def test_latency_and_memory_are_measured_in_new_processes_where_none_is_given(
+    artifacts: list[Artifact], ledger: Ledger
+) -> None:
+    w = workload([range(100), range(104)])
+    contract = Contract(max_drop=0.01, max_latency_ms=60_000, max_memory_bytes=10**10)
+    verdict = judge(artifacts[0], artifacts[1], w, contract, ledger=ledger)
+    latency, memory = verdict.limits
+    assert verdict.outcome is Decision.PASS
+    assert 0 < latency.lower <= latency.value <= latency.upper < 60_000
+    assert memory.value < 10**10
+    known = judge(artifacts[0], artifacts[1], w, Contract(0.01, max_memory_bytes=10), memory_bytes=11, ledger=ledger)
+    assert known.outcome is Decision.FAIL
 
 
 def test_a_limit_says_why_it_is_broken(artifacts: list[Artifact], ledger: Ledger) -> None:
@@ -264,12 +278,11 @@ def test_terms_that_do_not_fit_the_metric_are_refused(artifacts: list[Artifact],
 
 def test_verdict_survives_json(artifacts: list[Artifact], ledger: Ledger) -> None:
     w = workload([range(100), range(115)])
-    contract = Contract(max_drop=0.01, max_memory_bytes=10, limits=[MinValue("accuracy", 0.9)])
-    verdict = judge(artifacts[0], artifacts[1], w, contract, ledger=ledger)
+    error = metrics.mean_of(lambda outputs, target: 1 + outputs[:, 0].abs(), "size", "lower", low=0)
+    limits = [MinValue("accuracy", 0.9), MaxDrop(error, 0.01, relative=True)]
+    verdict = judge(artifacts[0], artifacts[0], w, Contract(max_drop=0.01, limits=limits), ledger=ledger)
     again = Verdict.from_data(json.loads(json.dumps(verdict.to_data(), allow_nan=False)))
-    assert again.to_data() == verdict.to_data()
-    assert (again.outcome, again.drop_upper) == (verdict.outcome, verdict.drop_upper)
-    assert again.limits[0] == verdict.limits[0]
+    assert again == verdict
     assert again.limits[1].upper == float("inf")
     with pytest.raises(ArtifactError, match="cannot be read"):
         Verdict.from_data({"outcome": "pass"})

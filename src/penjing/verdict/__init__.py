@@ -4,7 +4,6 @@ from penjing.verdict.judge import judge, judge_in_order
 from penjing.verdict.ledger import Ledger
 from penjing.verdict.noninferiority import Drop, Limits, drop_limits, value_limits
 from penjing.verdict.power import Power, power
-from penjing.verdict.terms import MeasuredLatency
 from penjing.verdict.verdict import LimitResult, Verdict
 
 __all__ = [
@@ -12,7 +11,6 @@ __all__ = [
     "Ledger",
     "LimitResult",
     "Limits",
-    "MeasuredLatency",
     "Power",
     "Verdict",
     "drop_limits",

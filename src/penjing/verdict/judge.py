@@ -10,12 +10,13 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 
 from penjing.errors import ContractError, WorkloadError
+from penjing.measuring import Latency
 from penjing.recipe import Contract
 from penjing.runtimes import Artifact, Session
 from penjing.types import Decision, Interval, Split
 from penjing.verdict.ledger import Ledger
 from penjing.verdict.noninferiority import unit_labels, value_limits
-from penjing.verdict.terms import MeasuredLatency, Term, physical, samples_needed, terms_of
+from penjing.verdict.terms import Term, physical, samples_needed, terms_of
 from penjing.verdict.verdict import LimitResult, Verdict, unit_of
 from penjing.workload import Metric, Samples, Workload
 
@@ -28,7 +29,7 @@ def judge(
     workload: Workload,
     contract: Contract,
     *,
-    latency: MeasuredLatency | None = None,
+    latency: Latency | None = None,
     memory_bytes: int | None = None,
     ledger: Ledger | None = None,
     family: str | None = None,
@@ -36,9 +37,9 @@ def judge(
 ) -> Verdict:
     """Judge a deployed candidate against a deployed reference on the certificate split.
 
-    latency: of the candidate, measured fresh; measured here if the contract limits it and none is given. memory_bytes:
-    peak memory of the candidate. The look is written to the `ledger` before a score is computed; looks of one `family`
-    (a run with its resumptions) count once. seed: of the resampling.
+    latency, memory_bytes: of the candidate, as `penjing.measuring.measure_fresh` and `memory` give them; measured here
+    if the contract limits them and none is given. The look is written to the `ledger` before a score is computed; looks
+    of one `family` (a run with its resumptions) count once. seed: of the resampling.
 
     Raises ContractError for anything but deployed models and for terms that do not fit the metric, ArtifactError for a
     ledger that cannot be written.
@@ -53,7 +54,7 @@ def judge_in_order(
     workload: Workload,
     contract: Contract,
     *,
-    latencies: Sequence[MeasuredLatency | None] | None = None,
+    latencies: Sequence[Latency | None] | None = None,
     memory_bytes: Sequence[int | None] | None = None,
     ledger: Ledger | None = None,
     family: str | None = None,
@@ -79,7 +80,7 @@ def _verdicts(
     candidates: Sequence[Artifact | Session],
     workload: Workload,
     contract: Contract,
-    latencies: Sequence[MeasuredLatency | None],
+    latencies: Sequence[Latency | None],
     memory_bytes: Sequence[int | None],
     ledger: Ledger | None,
     family: str | None,

@@ -76,25 +76,20 @@ def drop_limits(reference: Samples, candidate: Samples, alpha: float, *, relativ
         )
     value = _drop(reference.value, candidate.value, metric.direction, relative)
     discordant = int(np.count_nonzero(_differs(reference.values, candidate.values)))
+    reason = None
     if relative and not _away_from_zero(value_limits(reference, alpha, seed=seed)):
         limits, reason = NOTHING, f"the reference's {metric.name} may be zero, and a share of zero is not defined"
+    elif metric.kind is MetricKind.CORPUS:
+        limits = _corpus_drop(reference, candidate, alpha, relative, seed)
     else:
-        limits = (_corpus_drop if metric.kind is MetricKind.CORPUS else _mean_drop)(
-            reference, candidate, alpha, relative, seed
-        )
+        limits = _mean_drop(reference, candidate, alpha, relative, seed)
+    if limits is NOTHING and reason is None:
         reason = (
-            f"too few pairs differ in earnest ({discordant} of {len(reference)} at all), and {metric.name} gives no "
-            "bound on what rarer losses would cost; more samples, or per-sample scores with a known range, would help"
+            f"the difference rests on too few pairs ({discordant} of {len(reference)} differ, few by much) and "
+            f"{metric.name} gives no bound on what rarer losses would cost; more samples would help, or per-sample scores "
+            "with a known range"
         )
-    return Drop(
-        value,
-        limits.lower,
-        limits.upper,
-        len(reference),
-        discordant,
-        limits.method,
-        reason if limits is NOTHING else None,
-    )
+    return Drop(value, limits.lower, limits.upper, len(reference), discordant, limits.method, reason)
 
 
 def value_limits(samples: Samples, alpha: float, *, seed: int = 0) -> Limits:
@@ -182,7 +177,8 @@ def _corpus_drop(reference: Samples, candidate: Samples, alpha: float, relative:
 
 def _corpus(statistic: Callable[[Indices], float], labels: Indices, alpha: float, seed: int) -> Limits:
     jackknife = corpus_jackknife(statistic, labels, seed)
-    if not effective_pairs(jackknife - jackknife.mean(), ROUNDING * float(np.abs(jackknife).max())) >= ENOUGH_PAIRS:
+    noise = ROUNDING * float(np.abs(jackknife).max())
+    if not effective_pairs(jackknife - jackknife.mean(), noise) >= ENOUGH_PAIRS:  # also where it is not a number
         return NOTHING
     replicates = corpus_replicates(statistic, labels, seed)
     if not np.isfinite(replicates).all():  # the metric is not defined on some resamples

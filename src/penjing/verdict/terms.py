@@ -3,11 +3,11 @@
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Protocol
 
 import numpy as np
 
 from penjing.errors import ContractError
+from penjing.measuring import Latency, measure_fresh, memory
 from penjing.recipe import Contract, MaxDrop, MinValue
 from penjing.runtimes import Artifact
 from penjing.types import Decision, Direction
@@ -18,25 +18,6 @@ from penjing.workload import Metric, MetricKind, Samples, Workload
 
 # Probability with which the number of samples that is asked for decides.
 PROBABILITY = 0.8
-
-
-class MeasuredLatency(Protocol):
-    """What a verdict reads of a latency: the median and the limits of its interval, in milliseconds."""
-
-    @property
-    def median_ms(self) -> float:
-        """Median."""
-        ...
-
-    @property
-    def low_ms(self) -> float:
-        """Lower limit of the median."""
-        ...
-
-    @property
-    def high_ms(self) -> float:
-        """Upper limit of the median."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,20 +113,16 @@ def samples_needed(term: Term, reference: Samples, candidate: Samples, alpha: fl
 
 
 def physical(
-    artifact: Artifact,
-    workload: Workload,
-    contract: Contract,
-    latency: MeasuredLatency | None,
-    memory_bytes: int | None,
+    artifact: Artifact, workload: Workload, contract: Contract, latency: Latency | None, memory_bytes: int | None
 ) -> Iterator[LimitResult]:
-    """Compare size, latency and memory with what the contract allows; a latency that was not given is measured."""
+    """Compare size, latency and memory with what the contract allows; what was not given is measured in new processes.
+
+    A latency passes when the upper limit of its median is at most the limit.
+    """
     if (most := contract.max_size_bytes) is not None:
         yield _exact("size in bytes", artifact.size_bytes, most)
     if (longest := contract.max_latency_ms) is not None:
-        if latency is None:
-            from penjing.measuring import measure
-
-            latency = measure(artifact, workload.example)
+        latency = latency or measure_fresh(artifact, workload.example)
         outcome = _decide(latency.low_ms, latency.high_ms, longest)
         yield LimitResult(
             what=f"median latency at most {longest:g} ms",
@@ -157,18 +134,9 @@ def physical(
             reason=None if outcome is Decision.PASS else f"it lies in [{latency.low_ms:.4g}, {latency.high_ms:.4g}] ms",
         )
     if (most := contract.max_memory_bytes) is not None:
-        if memory_bytes is not None:
-            yield _exact("peak memory in bytes", memory_bytes, most)
-        else:
-            yield LimitResult(
-                what=f"peak memory in bytes at most {most:,}",
-                outcome=Decision.UNDECIDED,
-                value=math.nan,
-                lower=0.0,
-                upper=math.inf,
-                limit=most,
-                reason="it was not measured; give memory_bytes=",
-            )
+        if memory_bytes is None:
+            memory_bytes = memory(artifact, workload.example).model_bytes
+        yield _exact("peak memory in bytes", memory_bytes, most)
 
 
 def take_slice(samples: Samples, name: str) -> Samples:
