@@ -190,6 +190,11 @@ def test_texts_and_whole_batch_values_are_hashed():
     assert digests(["a", "b"], 1.0) != digests(["a", "b"], 2.0)
 
 
+def test_neighbouring_columns_do_not_run_into_each_other():
+    first, second = (source([{"x": X[:1], "a": [a], "b": [b]}]).first() for a, b in ((1, 12), (11, 2)))
+    assert sample_digests(first) != sample_digests(second)
+
+
 def test_shared_samples_are_counted_and_the_first_is_named():
     held_out = {"evaluation": Identity.of(source([(X[10:13], Y[10:13])])).inputs}
     message = (
