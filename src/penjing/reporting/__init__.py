@@ -1,5 +1,7 @@
-"""The report of a run: one value, `ReportData`, written as HTML, Markdown and JSON."""
+"""The report of a run: one value, `ReportData`, written as HTML, Markdown and JSON, or shown in a terminal."""
 
+from penjing.reporting.compose import compose
+from penjing.reporting.console import print_summary
 from penjing.reporting.data import (
     Candidate,
     Fact,
@@ -31,6 +33,8 @@ __all__ = [
     "Role",
     "Row",
     "Unit",
+    "compose",
+    "print_summary",
     "read_report",
     "write_report",
 ]

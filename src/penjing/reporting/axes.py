@@ -119,15 +119,15 @@ def place_labels(
 ) -> list[Label]:
     """Put each text beside its point, in the order given, where it meets no other; one that fits nowhere is left out.
 
-    points: x, y and text. taken: rectangles that stay free. crossable: rectangles that stay free if they can. Tried are
-    right, left, above and below, then the corners.
+    points: x, y and text. taken: rectangles that stay free. crossable: rectangles of which as few as possible are met.
+    Tried are right, left, above and below, then the corners.
     """
     occupied, placed = list(taken), []
     for x, y, text in points:
         spots = [box for box in _spots(x, y, text_width(text, size), size, gap) if bounds.holds(box)]
         free = [box for box in spots if not any(box.overlaps(other) for other in occupied)]
-        clear = [box for box in free if not any(box.overlaps(other) for other in crossable)]
-        for box in (clear or free)[:1]:
+        if free:
+            box = min(free, key=lambda box: sum(box.overlaps(other) for other in crossable))
             occupied.append(box)
             placed.append(Label(text, round(box.left + MARGIN, 2), round(box.top + size, 2), box))
     return placed

@@ -202,7 +202,7 @@ def _draw_names(picture: Element, frame: _Frame, points: Sequence[_Point], line:
         svg.text_inside(picture, edge, plot.top - 4, text, "limit-name", plot.right)
         crossable.append(Box(edge - 1, plot.top, edge + 1, plot.bottom))
     for point in points:
-        around = Box(point.x - 7, point.y - 7, point.x + 7, point.y + 7)
+        around = Box(point.x - 6, point.y - 6, point.x + 6, point.y + 6)
         (taken if point.notable or len(points) <= CROWD else crossable).append(around)
         low, high = _ends(point.candidate.metric, (point.candidate.metric.value or 0.0))
         crossable.append(
