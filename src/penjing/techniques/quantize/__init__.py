@@ -1,1 +1,17 @@
-"""Store and compute in eight bits."""
+"""Store and compute in eight bits: one graph that torch simulates and ONNX Runtime runs with integer kernels."""
+
+from penjing.techniques.quantize.observers import OBSERVERS, Histogram, Observer
+from penjing.techniques.quantize.onnx import translations
+from penjing.techniques.quantize.params import QuantParams, activation_params, weight_params
+from penjing.techniques.quantize.technique import run
+
+__all__ = [
+    "OBSERVERS",
+    "Histogram",
+    "Observer",
+    "QuantParams",
+    "activation_params",
+    "run",
+    "translations",
+    "weight_params",
+]

@@ -1,0 +1,168 @@
+"""Small tools on a captured graph: read and put tensors, and rewrite it into the few forms that the plan knows."""
+
+from collections.abc import Callable
+from functools import reduce
+from itertools import chain, count
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from penjing.techniques.quantize import ops
+
+aten = torch.ops.aten
+
+GLOBAL_AVERAGE_POOL = torch.ops.penjing.global_average_pool.default
+LINEAR = aten.linear.default
+RELUS = frozenset({aten.relu.default, aten.relu6.default, aten.hardtanh.default, aten.clamp.default})
+
+
+def tensor_of(module: fx.GraphModule, node: fx.Node) -> Tensor:
+    """Give the parameter or buffer that a get_attr node reads."""
+    value: Tensor = reduce(getattr, str(node.target).split("."), module)  # type: ignore[arg-type]
+    return value
+
+
+def put(module: fx.GraphModule, path: str, value: Tensor) -> fx.Node:
+    """Store a tensor under `path`, or the next free name after it, and read it in the graph at the current point.
+
+    A tensor that trains becomes a parameter, any other a buffer.
+    """
+    parent_path, _, leaf = path.rpartition(".")
+    parent: nn.Module = module
+    for name in parent_path.split(".") if parent_path else ():
+        if not hasattr(parent, name):
+            parent.add_module(name, nn.Module())
+        parent = getattr(parent, name)
+    names = chain([leaf], (f"{leaf}_{i}" for i in count(1)))
+    free = next(name for name in names if not hasattr(parent, name))
+    if isinstance(value, nn.Parameter):
+        parent.register_parameter(free, value)
+    else:
+        parent.register_buffer(free, value)
+    node = module.graph.get_attr(f"{parent_path}.{free}" if parent_path else free)
+    node.meta["val"] = value
+    return node
+
+
+def shape_of(node: fx.Node) -> tuple[int | torch.SymInt, ...]:
+    """Shape of a node's output at capture; free dimensions are symbols."""
+    return tuple(node.meta["val"].shape)
+
+
+def only_user(node: fx.Node) -> fx.Node | None:
+    """Give the one node that reads this one, None if there are none or several."""
+    return next(iter(node.users)) if len(node.users) == 1 else None
+
+
+def is_relu(node: fx.Node | None) -> bool:
+    """Whether a node cuts off at zero from below, so that a range that starts at zero says the same."""
+    if node is None or node.target not in RELUS:
+        return False
+    if node.target in (aten.hardtanh.default, aten.clamp.default):
+        default = -1.0 if node.target is aten.hardtanh.default else None
+        low = node.args[1] if len(node.args) > 1 else node.kwargs.get("min", default)
+        return low == 0
+    return True
+
+
+def functionalize(module: fx.GraphModule) -> None:
+    """Replace in-place operators (relu_, add_) by their plain forms; what read the changed tensor reads the result."""
+    nodes = list(module.graph.nodes)
+    order = {node: i for i, node in enumerate(nodes)}
+    for node in nodes:
+        plain = _plain_form(node.target)
+        if plain is not None:
+            node.target = plain
+            changed = node.args[0]
+            changed.replace_all_uses_with(node, lambda user, node=node: order[user] > order[node])
+    module.recompile()
+
+
+def _plain_form(target: Any) -> Callable[..., Any] | None:
+    if not isinstance(target, torch._ops.OpOverload) or not target._schema.is_mutable:
+        return None
+    packet = getattr(torch.ops.aten, target._schema.name.removeprefix("aten::").removesuffix("_"), None)
+    plain: Callable[..., Any] | None = getattr(packet, target._overloadname, None)
+    return plain
+
+
+def pool_globally(module: fx.GraphModule) -> None:
+    """Name averages over all positions by one operator: adaptive_avg_pool to size 1, and mean over the spatial axes."""
+    graph = module.graph
+    for node in list(graph.nodes):
+        if not _averages_everything(node):
+            continue
+        with graph.inserting_after(node):
+            pooled = graph.call_function(GLOBAL_AVERAGE_POOL, (node.args[0],))
+        pooled.meta = dict(node.meta)
+        last = pooled
+        if node.meta["val"].ndim == 2:
+            pooled.meta["val"] = ops.global_average_pool(node.args[0].meta["val"])
+            with graph.inserting_after(pooled):
+                last = graph.call_function(aten.flatten.using_ints, (pooled, 1))
+            last.meta = dict(node.meta)
+        node.replace_all_uses_with(last)
+        graph.erase_node(node)
+    module.recompile()
+
+
+def _averages_everything(node: fx.Node) -> bool:
+    if node.op != "call_function" or not node.args or not isinstance(node.args[0], fx.Node):
+        return False
+    value = node.args[0].meta.get("val")
+    if not isinstance(value, Tensor) or value.ndim not in (3, 4, 5):
+        return False
+    if node.target in (
+        aten.adaptive_avg_pool1d.default,
+        aten.adaptive_avg_pool2d.default,
+        aten.adaptive_avg_pool3d.default,
+    ):
+        sizes = node.args[1]
+        return all(size == 1 for size in (sizes if isinstance(sizes, list | tuple) else [sizes])) and value.ndim > 2
+    if node.target is aten.mean.dim and value.ndim == 4 and isinstance(node.args[1], list | tuple):
+        return sorted(int(d) % 4 for d in node.args[1]) == [2, 3]  # type: ignore[arg-type, call-overload]
+    return False
+
+
+def flatten_linears(module: fx.GraphModule, names: frozenset[str]) -> None:
+    """Run linears on [..., in] as linears on [rows, in], the form that has an int8 kernel, and give a missing bias zeros.
+
+    A rectifier that follows stays next to its linear, before the shape is restored.
+    """
+    graph = module.graph
+    for node in list(graph.nodes):
+        if node.name not in names or node.target is not LINEAR:
+            continue
+        x, weight = node.args[:2]
+        outputs, inputs = (int(n) for n in weight.meta["val"].shape)
+        if len(node.args) < 3 or node.args[2] is None:
+            with graph.inserting_before(node):
+                node.args = (
+                    x,
+                    weight,
+                    put(module, f"{weight.target.rpartition('.')[0]}.bias".lstrip("."), torch.zeros(outputs)),
+                )
+        if len(shape_of(x)) == 2:
+            continue
+        after = only_user(node)
+        last = after if after is not None and is_relu(after) else node
+        with graph.inserting_before(node):
+            rows = graph.call_function(aten.reshape.default, (x, [-1, inputs]))
+        rows.meta["val"] = x.meta["val"].reshape(-1, inputs)
+        node.args = (rows, *node.args[1:])
+        sizes = shape_of(x)[:-1]
+        free = [i for i, n in enumerate(sizes) if not isinstance(n, int)]
+        with graph.inserting_after(last):
+            back = graph.call_function(aten.reshape.default, (last, []))
+        with graph.inserting_before(back):
+            dims: list[Any] = [
+                n if isinstance(n, int) else -1 if len(free) == 1 else graph.call_function(aten.sym_size.int, (x, i))
+                for i, n in enumerate(sizes)
+            ]
+        back.meta = dict(last.meta)
+        last.replace_all_uses_with(back, lambda user, back=back: user is not back)
+        back.args = (last, [*dims, outputs])
+        for narrowed in {node, last}:
+            narrowed.meta = {**narrowed.meta, "val": back.meta["val"].reshape(-1, outputs)}
+    module.recompile()

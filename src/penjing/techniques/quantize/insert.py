@@ -1,0 +1,96 @@
+"""Put QuantizeLinear and DequantizeLinear into the graph, where the plan wants them, with the numbers of the ranges."""
+
+import copy
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, fx
+
+from penjing.techniques.quantize.graph import put, tensor_of
+from penjing.techniques.quantize.params import (
+    QuantParams,
+    activation_params,
+    bias_params,
+    quantize_channels,
+    weight_params,
+)
+from penjing.techniques.quantize.plan import Plan
+
+QUANTIZE = torch.ops.penjing.quantize_linear.default
+DEQUANTIZE = torch.ops.penjing.dequantize_linear.default
+WHOLE, OUTPUT_CHANNEL = 0, 0  # an axis: of no effect for a whole tensor; the first of a weight or bias
+
+
+def insert(module: fx.GraphModule, plan: Plan, ranges: Mapping[str, tuple[float, float]]) -> fx.GraphModule:
+    """Give a new graph module in which the plan's tensors are stored in int8; the given one stays as it is.
+
+    ranges: node name -> (low, high) of its output, for every node whose range the plan uses.
+    """
+    quantized = fx.GraphModule(module, copy.deepcopy(module.graph), class_name=module.__class__.__name__)
+    device = next((p.device for p in module.parameters()), torch.device("cpu"))
+    params = {name: _on(device, activation_params(*ranges[name])) for name in sorted(set(plan.stored.values()))}
+    integer = plan.layers | plan.operators
+    nodes = {node.name: node for node in quantized.graph.nodes}
+    for name in sorted(plan.layers):
+        layer = nodes[name]
+        _quantize_weights(quantized, layer, params[plan.stored[layer.args[0].name]].scale)  # type: ignore[union-attr]
+    readers = {name: _params_nodes(quantized, nodes[name], values) for name, values in params.items()}
+    for name, owner in plan.stored.items():
+        _store(quantized, nodes[name], readers[owner], name in integer, integer)
+    quantized.graph.eliminate_dead_code()
+    quantized.graph.lint()
+    # built anew, so that only the tensors that are still read stay
+    return fx.GraphModule(quantized, quantized.graph, class_name=module.__class__.__name__)
+
+
+def _on(device: torch.device, params: QuantParams) -> QuantParams:
+    return QuantParams(params.scale.to(device), params.zero_point.to(device))
+
+
+def _quantize_weights(module: fx.GraphModule, layer: fx.Node, activation_scale: Tensor) -> None:
+    weight_node, bias_node = layer.args[1], layer.args[2] if len(layer.args) > 2 else None
+    assert isinstance(weight_node, fx.Node)
+    weight = tensor_of(module, weight_node).detach()
+    bias = tensor_of(module, bias_node).detach() if isinstance(bias_node, fx.Node) else None
+    path = str(weight_node.target).rpartition(".")[0]
+    weights = weight_params(weight, bias, activation_scale)
+    operands = [_constant(module, layer, f"{path}.weight", quantize_channels(weight, weights), weights)]
+    if bias is not None:
+        biases = bias_params(activation_scale, weights.scale)
+        operands.append(_constant(module, layer, f"{path}.bias", quantize_channels(bias, biases), biases))
+    layer.args = (layer.args[0], *operands, *layer.args[1 + len(operands) :])
+
+
+def _constant(module: fx.GraphModule, reader: fx.Node, path: str, stored: Tensor, params: QuantParams) -> fx.Node:
+    """Read a stored constant through DequantizeLinear."""
+    path = path.lstrip(".")
+    with module.graph.inserting_before(reader):
+        values = put(module, f"{path}_quantized", stored)
+        scale = put(module, f"{path}_scale", params.scale)
+        zero_point = put(module, f"{path}_zero_point", params.zero_point)
+        return module.graph.call_function(DEQUANTIZE, (values, scale, zero_point, OUTPUT_CHANNEL))
+
+
+def _params_nodes(module: fx.GraphModule, node: fx.Node, params: QuantParams) -> tuple[fx.Node, fx.Node]:
+    """Read scale and zero point of an activation, just after the node whose range they hold."""
+    while node.op == "placeholder" and node.next.op == "placeholder":
+        node = node.next
+    with module.graph.inserting_before(node.next):
+        scale = put(module, f"activations.{node.name}_scale", params.scale)
+        return scale, put(module, f"activations.{node.name}_zero_point", params.zero_point)
+
+
+def _store(
+    module: fx.GraphModule, node: fx.Node, params: tuple[fx.Node, fx.Node], made_by_int8: bool, integer: frozenset[str]
+) -> None:
+    """Round the output of a node to int8.
+
+    Int8 operators read the rounded value. So does everything else if an int8 operator made it, for then there is no
+    other; what a float operator made is read as it was by float operators.
+    """
+    after = max((node, *params)).next
+    with module.graph.inserting_before(after):
+        stored = module.graph.call_function(QUANTIZE, (node, *params, WHOLE))
+        value = module.graph.call_function(DEQUANTIZE, (stored, *params, WHOLE))
+    value.meta["val"] = node.meta["val"]
+    node.replace_all_uses_with(value, lambda user: user is not stored and (made_by_int8 or user.name in integer))

@@ -1,0 +1,120 @@
+"""The Quantize step: capture, fold, plan, calibrate, insert; the simulation in torch is the graph that is exported."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import fx
+
+from penjing.errors import RecipeError, WorkloadError
+from penjing.recipe import Quantize
+from penjing.structure import Captured, GraphModel, capture
+from penjing.techniques.quantize.calibrate import Inputs, observe, signal_to_noise_db
+from penjing.techniques.quantize.fold import fold_batch_norms
+from penjing.techniques.quantize.graph import flatten_linears, functionalize, pool_globally
+from penjing.techniques.quantize.insert import insert
+from penjing.techniques.quantize.observers import OBSERVERS
+from penjing.techniques.quantize.plan import Plan, choose_layers, float_operators, make_plan
+from penjing.techniques.state import Context, State
+from penjing.workload import Batch, Workload
+
+CALIBRATION_SAMPLES = 512
+HELD_OUT = 0.25
+
+
+def run(state: State, step: Quantize, context: Context) -> State:
+    """Quantise the model to int8 with ranges seen on calibration data; no label is looked at.
+
+    method="auto" tries every observer and keeps the one whose outputs are nearest to the float model's, on a quarter of
+    the calibration data that gave no range. Raises RecipeError for an unknown method or override, for a model without
+    a layer that can run in int8, and where there is no data.
+    """
+    if step.method != "auto" and step.method not in OBSERVERS:
+        raise RecipeError(f"Quantize: method={step.method!r} is unknown; use 'auto' or one of {', '.join(OBSERVERS)}")
+    seen, held_out = _split(_calibration(context.workload))
+    captured = capture(
+        state.model, state.example, None if context.workload is None else context.workload.dynamic_shapes
+    )
+    plan, folds = prepare(captured.module, step.overrides)
+    seen_inputs, held_out_inputs = (_flat(captured, batches, context.device) for batches in (seen, held_out))
+
+    histograms = observe(captured.module, set(plan.stored.values()), seen_inputs)
+    tried: dict[str, tuple[float, fx.GraphModule]] = {}
+    for method in OBSERVERS if step.method == "auto" else (step.method,):
+        ranges = {name: OBSERVERS[method](histogram) for name, histogram in histograms.items()}
+        candidate = insert(captured.module, plan, ranges)
+        tried[method] = signal_to_noise_db(captured.module, candidate, held_out_inputs), candidate
+    best = max(tried, key=lambda method: tried[method][0])
+
+    state = replace(state, model=GraphModel.of(replace(captured, module=tried[best][1])), graph=True)
+    state = state.log(
+        step.key,
+        f"{len(plan.layers)} layers run in int8, with {folds} batch norms folded and "
+        f"{len(plan.operators)} operators between them; ranges from {sum(b.size for b in seen)} samples",
+    )
+    for method, (decibel, _) in tried.items():
+        state = state.log(
+            step.key,
+            f"ranges by {method}{' (kept)' if method == best else ''}: the outputs are {decibel:.1f} dB above their error "
+            f"on {sum(b.size for b in held_out)} held-out samples",
+        )
+    return _log_float(state, step, captured.module.graph, plan)
+
+
+def prepare(module: fx.GraphModule, overrides: Mapping[str, str]) -> tuple[Plan, int]:
+    """Bring a captured graph into the form that int8 kernels want, in place; give the plan and how many norms were folded.
+
+    What the graph computes stays the same, up to rounding in float.
+    """
+    functionalize(module)
+    folds = fold_batch_norms(module)
+    pool_globally(module)
+    layers, kept = choose_layers(module.graph, overrides)
+    if not layers:
+        why = "; ".join(row.reason for row in kept.values()) or "it has no convolution and no linear"
+        raise RecipeError(f"Quantize: nothing of the model can run in int8: {why}")
+    flatten_linears(module, layers)
+    return make_plan(module.graph, layers, kept), folds
+
+
+def _calibration(workload: Workload | None) -> list[Batch]:
+    if workload is None:
+        raise RecipeError(
+            "Quantize needs calibration data; pass a Workload with calibration= (no labels needed) or train="
+        )
+    batches: list[Batch] = []
+    for batch in workload.calibration_batches():
+        room = CALIBRATION_SAMPLES - sum(b.size for b in batches)
+        if room <= 0:
+            break
+        batches.append(batch.take(range(room)) if batch.size > room else batch)
+    if not batches:
+        raise WorkloadError("Quantize: the calibration data are empty; give at least one batch")
+    return batches
+
+
+def _split(batches: Sequence[Batch]) -> tuple[list[Batch], list[Batch]]:
+    """Set the last quarter aside: of the batches, or of the samples of a single batch."""
+    if len(batches) == 1 and batches[0].size > 1:
+        size = batches[0].size
+        first = max(1, round(size * (1 - HELD_OUT)))
+        first = min(first, size - 1)
+        return [batches[0].take(range(first))], [batches[0].take(range(first, size))]
+    first = max(1, min(len(batches) - 1, round(len(batches) * (1 - HELD_OUT))))
+    return list(batches[:first]), list(batches[first:] or batches)
+
+
+def _flat(captured: Captured, batches: Sequence[Batch], device: torch.device | None) -> list[Inputs]:
+    moved = [batch.to(device) if device is not None else batch for batch in batches]
+    flat: list[list[Any]] = [captured.flatten(batch.args, batch.kwargs) for batch in moved]
+    return flat
+
+
+def _log_float(state: State, step: Quantize, graph: fx.Graph, plan: Plan) -> State:
+    for kept in plan.kept.values():
+        state = state.log(step.key, kept.reason, fell_back=not kept.asked)
+    for operator, names in float_operators(graph, plan).items():
+        shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+        state = state.log(step.key, f"{operator} stays in float: {shown}", fell_back=True)
+    return state
