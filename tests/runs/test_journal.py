@@ -55,6 +55,15 @@ def test_what_append_gives_is_what_the_file_gives(path: Path) -> None:
     assert math.isnan(event["drop"])
 
 
+def test_an_event_is_on_the_disk_before_it_is_acknowledged(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    journal = filled(path)
+    flushed: list[bytes] = []
+    monkeypatch.setattr(os, "fsync", lambda descriptor: flushed.append(path.read_bytes()))
+    journal.append("next")
+    assert flushed == [path.read_bytes()]
+    assert b'"next"' in flushed[0]
+
+
 def test_the_list_of_events_is_a_copy(path: Path) -> None:
     journal = filled(path)
     journal.events().clear()
@@ -74,7 +83,7 @@ def test_a_tail_torn_anywhere_loses_only_itself(path: Path) -> None:
         assert [e["event"] for e in Journal(path).events()] == ["measured"] * kept + ["next"]
 
 
-@pytest.mark.parametrize("tail", [b"\0" * 50, b'{"seq": 4, \0\0\0\0\0}\n', b"{"])
+@pytest.mark.parametrize("tail", [b"\0" * 500, b'{"seq": 4, \0\0\0\0\0}\n', b"{"])
 def test_a_tail_that_a_power_cut_left_is_torn(path: Path, tail: bytes) -> None:
     filled(path)
     with path.open("ab") as file:

@@ -121,6 +121,11 @@ def test_views_of_one_numpy_array_are_exact(file: Path) -> None:
     through(file, {"a": torch.from_numpy(array), "b": torch.from_numpy(array[2:]), "c": torch.from_numpy(array[:5])})
 
 
+def test_a_lazy_conjugate_beside_its_origin_is_exact(file: Path) -> None:
+    values = torch.rand(4, dtype=torch.complex64)
+    through(file, {"a": values, "b": values.conj(), "c": values.conj().imag})
+
+
 def test_a_name_like_ours_is_left_alone(file: Path) -> None:
     base = torch.rand(4)
     through(file, {"a": base, "b": base[1:], "storage.a": torch.ones(2)})
