@@ -91,6 +91,8 @@ def test_a_tail_that_a_power_cut_left_is_torn(path: Path, tail: bytes) -> None:
     journal = Journal(path)
     assert len(journal.events()) == 3
     journal.append("next")
+    assert path.read_bytes().count(b"\n") == 4
+    assert path.read_bytes().endswith(b"}\n")  # nothing of the tail is left
     assert [e["event"] for e in Journal(path).events()] == ["measured"] * 3 + ["next"]
 
 
