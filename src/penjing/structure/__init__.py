@@ -7,6 +7,7 @@ from penjing.structure.capture import Captured, capture
 from penjing.structure.coupling import Coupling, Frozen, Group, Member, couple
 from penjing.structure.graph_model import GraphModel
 from penjing.structure.proof import Proof, prove
+from penjing.structure.restore import restore, restore_graph, save_graph
 from penjing.structure.rules import register_rule
 from penjing.structure.surgery import Cut, Surgery, cut, cut_in_place
 
@@ -26,4 +27,7 @@ __all__ = [
     "cut_in_place",
     "prove",
     "register_rule",
+    "restore",
+    "restore_graph",
+    "save_graph",
 ]

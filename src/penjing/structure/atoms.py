@@ -115,7 +115,7 @@ class Atoms:
                 self._why[atom] = code
 
     def reasons(self, label: Ids) -> list[str]:
-        """Why each index of `label` [size, factors] cannot be removed; an empty string where it can, or nobody would."""
+        """Why each index of `label` [size, factors] cannot be removed; empty where it can, or nobody would."""
         codes = self._why[self.expand(label)]
         codes = np.where((codes > 0).all(axis=1), codes.max(axis=1), 0)
         return [self._reasons[code] for code in codes.tolist()]
@@ -125,7 +125,7 @@ class Atoms:
     def expand(self, label: Ids) -> Ids:
         """The label in atomic roots: composite ids replaced by their factors, padded with KEPT."""
         roots = self.find(label)
-        if not self._parts:
+        if not self._parts or not label.size:
             return roots
         unique, inverse = np.unique(roots, return_inverse=True)
         factors = [self._factors(i) for i in unique.tolist()]
@@ -135,7 +135,7 @@ class Atoms:
         table = np.zeros((len(unique), width), dtype=np.int64)
         for row, atoms in zip(table, factors, strict=True):
             row[: len(atoms)] = atoms
-        return table[inverse.reshape(-1)].reshape(len(label), -1)
+        return np.asarray(table[inverse.reshape(-1)].reshape(len(label), -1))
 
     def resolve(self, label: Ids) -> Ids:
         """The shortest equal label: atomic roots; factors that are frozen or repeated fall away from products."""
@@ -154,14 +154,13 @@ class Atoms:
         if label is None:
             return np.zeros(0, dtype=np.int64)
         ids = np.unique(self.expand(label))
-        return ids[self._why[ids] == 0]
+        return np.asarray(ids[self._why[ids] == 0])
 
     def kept(self, label: Label, removed: Iterable[int]) -> NDArray[np.bool_] | None:
         """Which indices stay when the given ids go: bool [size], or None for a fixed dimension."""
         if label is None:
             return None
-        gone: NDArray[np.bool_] = np.isin(self.expand(label), np.fromiter(removed, dtype=np.int64)).any(axis=1)
-        return ~gone
+        return np.asarray(~np.any(np.isin(self.expand(label), np.fromiter(removed, dtype=np.int64)), axis=1))
 
     # --- equating
 

@@ -81,8 +81,8 @@ _SETTERS: dict[type[nn.Module], Callable[[Any, Kept], None]] = {
 def set_attributes(module: nn.Module, kept: Kept) -> None:
     """Make a module's attributes agree with its parameters.
 
-    `kept` holds the kept indices of the tensors below the module, by their names relative to it. A pruned or parametrised
-    weight (`weight_orig`, `parametrizations.weight.original`) counts as the weight.
+    `kept` holds the kept indices of the tensors below the module, by their names relative to it. A pruned or
+    parametrised weight (`weight_orig`, `parametrizations.weight.original`) counts as the weight.
     """
     own = {_plain_name(name): dims for name, dims in kept.items()}
     own = {name: dims for name, dims in own.items() if "." not in name}

@@ -2,7 +2,9 @@
 
 import inspect
 import traceback
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,7 +15,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.utils import _pytree as pytree
 
 from penjing.errors import CaptureError
-from penjing.structure.rules import Shapes, owner_of
+from penjing.structure.rules import Shape, Shapes, owner_of
 from penjing.workload.inputs import ExampleInputs
 from penjing.workload.modes import preserved
 
@@ -184,18 +186,22 @@ class _ShapeRecorder(fx.Interpreter):
 
     def run_node(self, n: fx.Node) -> Any:
         result = super().run_node(n)
-        self.shapes[n.name] = shapes_of(result)
+        self.shapes[n.name] = None if n.op == "output" else shapes_of(result)
         return result
 
 
 def shapes_of(value: Any) -> Shapes:
     """The shape of a tensor, the shapes of a sequence that holds tensors, else None."""
-    if isinstance(value, Tensor):
-        sizes = [_hint(size) for size in value.shape]
-        return None if None in sizes else tuple(size for size in sizes if size is not None)
     if isinstance(value, list | tuple) and any(isinstance(item, Tensor) for item in value):
-        return tuple(shapes_of(item) for item in value)  # type: ignore[misc]
-    return None
+        return tuple(_shape(item) for item in value)
+    return _shape(value)
+
+
+def _shape(value: Any) -> Shape | None:
+    if not isinstance(value, Tensor):
+        return None
+    sizes = [_hint(size) for size in value.shape]
+    return None if None in sizes else tuple(size for size in sizes if size is not None)
 
 
 def _hint(size: int | torch.SymInt) -> int | None:
@@ -215,8 +221,9 @@ def fetch(root: nn.Module, name: str) -> Any:
 def capture(model: nn.Module, example: Any, dynamic_shapes: Any = None) -> Captured:
     """Capture a model with torch.export: undecomposed ATen operators, the batch free, no weight copied.
 
-    `example` is anything that `ExampleInputs.of` reads. Without `dynamic_shapes` (as in torch.export.export) dimension 0
-    of every batched input is free; a model that insists on its batch size is captured with it, and `fixed_batch` says why.
+    `example` is anything that `ExampleInputs.of` reads. Without `dynamic_shapes` (as in torch.export.export) dimension
+    0 of every batched input is free; a model that insists on its batch size is captured with it, and `fixed_batch` says
+    why.
     The model is traced in eval mode; its modes and the random state are restored.
 
     Raises CaptureError when the model cannot be captured.
@@ -251,7 +258,7 @@ def _batch_free(model: nn.Module, example: ExampleInputs) -> Any:
 
 
 def _export(model: nn.Module, example: ExampleInputs, dynamic_shapes: Any) -> torch.export.ExportedProgram:
-    with preserved(model), torch.no_grad():
+    with preserved(model), torch.no_grad(), _plain_operators():
         model.eval()
         try:
             return torch.export.export(
@@ -259,6 +266,19 @@ def _export(model: nn.Module, example: ExampleInputs, dynamic_shapes: Any) -> to
             )
         except Exception as problem:  # torch.export raises whatever the model's own code raises
             raise CaptureError(_explain(model, problem)) from problem
+
+
+@contextmanager
+def _plain_operators() -> Iterator[None]:
+    """Trace torch's own transformer layers by their parts, not as one fused operator; hush a note on flat weights."""
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="The tensor attribute")
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
 
 
 def _explain(model: nn.Module, problem: Exception) -> str:
@@ -270,9 +290,9 @@ def _explain(model: nn.Module, problem: Exception) -> str:
     ]
     where = f" at {own[-1].filename}:{own[-1].lineno} ({own[-1].line})" if own else ""
     return (
-        f"torch.export cannot capture {type(model).__name__}{where}: {_first_line(problem)}. Where the forward depends on "
-        "the values of tensors (if x.sum() > 0, tensor.item(), NMS), capture the submodule before that point, or write the "
-        "choice with torch.where or torch.cond"
+        f"torch.export cannot capture {type(model).__name__}{where}: {_first_line(problem)}. Where the forward depends "
+        "on the values of tensors (if x.sum() > 0, tensor.item(), NMS), capture the submodule before that point, or "
+        "write the choice with torch.where or torch.cond"
     )
 
 

@@ -14,7 +14,7 @@ from penjing.errors import RecipeError
 from penjing.structure.atoms import Ids, Label
 from penjing.structure.capture import Captured, capture
 from penjing.structure.labelling import Labelling, label_graph
-from penjing.structure.rules import Count, Position, Shapes, is_shape
+from penjing.structure.rules import Count, Labels, Position, Shape, Shapes, each_shape, is_shape
 
 Units: TypeAlias = NDArray[np.int64]
 
@@ -67,7 +67,7 @@ class Removal:
         """Which indices of a dimension stay: bool [size], or None where all do."""
         if label is None:
             return None
-        gone: NDArray[np.bool_] = self._gone[self._labelling.expanded(label)].any(axis=1)
+        gone = np.any(self._gone[self._labelling.expanded(label)], axis=1)
         return ~gone if gone.any() else None
 
     def count(self, label: Label, size: int) -> int:
@@ -89,13 +89,15 @@ class Removal:
             return type(constant)(self.evaluate(item) for item in constant)
         return constant
 
-    def shapes(self, labels: Sequence[Sequence[Label]], shapes: Shapes) -> Shapes:
+    def shapes(self, labels: Sequence[Labels], shapes: Shapes) -> Shapes:
         """The shapes of a node's outputs after the cut."""
         if shapes is None or not labels:
             return shapes
-        if is_shape(shapes):
-            return tuple(self.count(label, size) for label, size in zip(labels[0], shapes, strict=True))  # type: ignore[arg-type]
-        return tuple(self.shapes([each], shape) for each, shape in zip(labels, shapes, strict=True))  # type: ignore[arg-type,misc]
+        after = tuple(map(self._shape, labels, each_shape(shapes)))
+        return after[0] if is_shape(shapes) else after
+
+    def _shape(self, labels: Labels, shape: Shape | None) -> Shape | None:
+        return None if shape is None else tuple(map(self.count, labels, shape))
 
 
 @dataclass(frozen=True)
@@ -149,7 +151,7 @@ class Coupling:
         return Removal(self.labelling, units, np.concatenate(ids) if ids else np.zeros(0, dtype=np.int64))
 
     def shapes_after(self, removed: Mapping[str, Sequence[int] | Units]) -> dict[str, Shapes]:
-        """The shapes of every node, parameters included, once units are removed: the same mapping as `Captured.shapes`."""
+        """The shapes of every node, parameters included, once units are removed: a mapping like `Captured.shapes`."""
         removal = self.removal(removed)
         labels = self.labelling.labels
         return {name: removal.shapes(labels.get(name, ()), shapes) for name, shapes in self.captured.shapes.items()}
@@ -170,7 +172,8 @@ class Coupling:
     def table(self) -> str:
         """The groups as text, one a line.
 
-        >>> print(couple(nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2)), __import__("torch").zeros(2, 3)).table())
+        >>> import torch
+        >>> print(couple(nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2)), torch.zeros(2, 3)).table())
         group  units  exact  members
         0          4  yes    0.weight[0], 0.bias[0], 2.weight[1]
         """
@@ -213,27 +216,74 @@ def _groups(labelling: Labelling, tensors: Mapping[str, Tensor]) -> Iterator[Gro
             free = atoms.is_free(ids)
             for i, count in zip(ids[free].tolist(), counts[free].tolist(), strict=True):
                 places[i].append((slot, count))
-    alike: dict[tuple[tuple[int, int], ...], list[int]] = defaultdict(list)
-    for i, where in places.items():
-        alike[tuple(where)].append(i)
     inexact = _inexact(labelling)
     used: dict[str, int] = defaultdict(int)
-    for where, members in sorted(alike.items(), key=lambda item: item[0][0]):
-        ids = np.array(members)
+    for where, alike in sorted(_alike(places, _companies(labelling)), key=_place_in_model):
         if not any(tensors[slots[slot][0]].is_floating_point() for slot, _ in where):
             continue
-        first = resolved[where[0][0]]
-        assert first is not None
-        rows = [int(np.flatnonzero((first == i).any(axis=1))[0]) for i in members]
-        ids = ids[np.argsort(rows)]
-        found = tuple(Member(slots[slot][0], slots[slot][1], _index(resolved[slot], ids)) for slot, _ in where)
-        why = sorted({reason for i in members for reason in inexact.get(i, ())})
-        name = found[0].parameter.rpartition(".")[0] or found[0].parameter
-        used[name] += 1
+        ids = _in_order(resolved[where[0][0]], alike)
+        members = tuple(Member(slots[slot][0], slots[slot][1], _index(resolved[slot], ids)) for slot, _ in where)
+        why = sorted({reason for i in alike for reason in inexact.get(i, ())})
         prunable = len(ids) > 1
-        reason = "; ".join(why) if prunable else "it has a single unit"
-        label = name if used[name] == 1 else f"{name}:{used[name]}"
-        yield Group(label, found, len(ids), not why, prunable, reason, ids)
+        name = members[0].parameter.rpartition(".")[0] or members[0].parameter
+        used[name] += 1
+        yield Group(
+            name=name if used[name] == 1 else f"{name}:{used[name]}",
+            members=members,
+            size=len(ids),
+            exact=not why,
+            prunable=prunable,
+            reason="; ".join(why) if prunable else "it has a single unit",
+            ids=ids,
+        )
+
+
+Places: TypeAlias = tuple[tuple[int, int], ...]
+
+
+def _alike(
+    places: Mapping[int, list[tuple[int, int]]], companies: Mapping[int, list[int]]
+) -> Iterator[tuple[Places, list[int]]]:
+    """Ids are units of one group when they occupy the same dimensions equally often, and go everywhere together."""
+    alike: dict[tuple[Places, tuple[int, ...]], list[int]] = defaultdict(list)
+    for i, where in places.items():
+        alike[tuple(where), tuple(companies.get(i, ()))].append(i)
+    return ((where, ids) for (where, _), ids in alike.items())
+
+
+def _companies(labelling: Labelling) -> dict[int, list[int]]:
+    """For each free id, the sets of ids that share a dimension somewhere in the graph, by number.
+
+    Two halves of one weight that a split sends different ways are thus two groups: neither half may vanish.
+    """
+    seen: dict[int, Ids] = {}
+    numbers: dict[bytes, int] = {}
+    companies: dict[int, list[int]] = defaultdict(list)
+    for labels in labelling.labels.values():
+        for label in (label for each in labels for label in each):
+            if label is None or id(label) in seen:
+                continue
+            seen[id(label)] = label
+            ids = labelling.atoms.free(label)
+            if len(ids) and ids.tobytes() not in numbers:
+                number = numbers.setdefault(ids.tobytes(), len(numbers))
+                for i in ids.tolist():
+                    companies[i].append(number)
+    return companies
+
+
+def _place_in_model(found: tuple[Places, list[int]]) -> tuple[int, int]:
+    """Groups in the order of their first parameter; within it the larger blocks first, as heads before their width."""
+    first, times = found[0][0]
+    return first, -times
+
+
+def _in_order(label: Ids | None, ids: Sequence[int]) -> Ids:
+    """Ids in the order of their first index along a dimension."""
+    assert label is not None
+    found, first = np.unique(label, return_index=True)
+    first_of = dict(zip(found.tolist(), first.tolist(), strict=True))
+    return np.array(sorted(ids, key=lambda i: first_of[i]), dtype=np.int64)
 
 
 def _index(label: Ids | None, ids: Ids) -> NDArray[np.int64]:

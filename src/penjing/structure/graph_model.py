@@ -20,6 +20,9 @@ _MODES = {
 }
 
 
+_PUBLIC = ("graph", "call_signature", "title")
+
+
 def count_batch(counter: Tensor, training: bool, momentum: float | None) -> float:
     """Count one more batch of a batch norm in training; give the weight of its statistics in the running ones.
 
@@ -35,9 +38,11 @@ def count_batch(counter: Tensor, training: bool, momentum: float | None) -> floa
 class GraphModel(nn.Module):
     """A graph of ATen operators with the parameter names, call signature and output structure of its original.
 
-    Each operator that depends on the mode reads the `training` flag of the module that owned it: a batch norm can be put
-    into eval mode alone, as in the original. Constants that the original's state_dict leaves out are buffers here,
+    Each operator that depends on the mode reads the `training` flag of the module that owned it: a batch norm can be
+    put into eval mode alone, as in the original. Constants that the original's state_dict leaves out are buffers here,
     so that the state_dict together with the graph is the whole model.
+
+    `.graph` is the fx.Graph, `.call_signature` its Signature, `.title` the name of the original's class.
 
     >>> from penjing.structure import capture
     >>> graph_model = GraphModel.of(capture(nn.Sequential(nn.Linear(3, 2), nn.Dropout(0.5)), torch.zeros(2, 3)))
@@ -53,13 +58,13 @@ class GraphModel(nn.Module):
             if node.op == "get_attr":
                 _container(self, str(node.target).rpartition(".")[0])
         self._graph = graph
-        self._signature = signature
+        self._call_signature = signature
         self._title = title
         self._compile()
 
     @classmethod
     def of(cls, captured: Captured, modes: nn.Module | None = None) -> "GraphModel":
-        """The module of a captured graph; tensors are shared with it. It starts in the modes of `modes`, else in eval mode."""
+        """The module of a captured graph, sharing its tensors; it starts in the modes of `modes`, else in eval mode."""
         from penjing.structure.surgery import copy_graph
 
         graph = copy_graph(captured.module.graph)
@@ -84,7 +89,7 @@ class GraphModel(nn.Module):
         namespace = dict(source.globals)
         exec(compile(source.src, f"<graph of {self._title}>", "exec"), namespace)
         run: Callable[..., Sequence[Any]] = namespace["forward"]
-        signature = self._signature
+        signature = self._call_signature
 
         def call(*args: Any, **kwargs: Any) -> Any:
             return signature.unflatten(run(self, *signature.flatten(args, kwargs)))
@@ -99,19 +104,19 @@ class GraphModel(nn.Module):
         return call
 
     def __getattr__(self, name: str) -> Any:
-        # `graph` is found only after the original's own submodules, one of which may bear that name.
+        # These come after the original's own submodules and parameters, which may bear the same names.
         try:
             return super().__getattr__(name)
         except AttributeError:
-            if name == "graph" and "_graph" in self.__dict__:
-                return self._graph
+            if name in _PUBLIC and f"_{name}" in self.__dict__:
+                return self.__dict__[f"_{name}"]
             raise
 
     def __getstate__(self) -> dict[str, Any]:
         return {key: value for key, value in self.__dict__.items() if key != "_call"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
         self._compile()
 
     def extra_repr(self) -> str:

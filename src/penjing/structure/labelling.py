@@ -7,7 +7,7 @@ from torch import Tensor, fx
 
 from penjing.structure.atoms import Atoms, Ids, Label
 from penjing.structure.capture import Captured, fetch
-from penjing.structure.rules import Labels, Ruling, Shapes, Site, find_rule, is_shape, operator_name
+from penjing.structure.rules import Labels, Ruling, Shapes, Site, each_shape, find_rule, operator_name
 
 
 @dataclass
@@ -64,13 +64,16 @@ def label_graph(captured: Captured) -> Labelling:
 
 
 def _in_order_of_use(captured: Captured, parameters: Mapping[str, Labels]) -> dict[str, Labels]:
-    """The first parameter that carries a group is then the one that makes it."""
+    """The first parameter that carries a group is then the one that makes it. Tied names count as one."""
     position = {node: i for i, node in enumerate(captured.module.graph.nodes)}
-    first: dict[str, int] = {}
+    tensors = captured.tensors
+    first: dict[int, int] = {}
     for node in position:
-        if node.op == "get_attr" and node.target in parameters:
-            first[node.target] = min((position[user] for user in node.users), default=len(position))
-    return {name: parameters[name] for name in sorted(parameters, key=lambda name: first[name])}
+        if node.op == "get_attr" and node.target in tensors:
+            used = min((position[user] for user in node.users), default=len(position))
+            key = id(tensors[node.target])
+            first[key] = min(used, first.get(key, used))
+    return {name: parameters[name] for name in sorted(parameters, key=lambda name: first[id(tensors[name])])}
 
 
 def _call(labelling: Labelling, node: fx.Node, shapes: Mapping[str, Shapes]) -> tuple[Labels, ...]:
@@ -100,19 +103,17 @@ def _check(ruling: Ruling, shapes: Shapes) -> None:
     """Labels must have the sizes of the tensors that they describe."""
     if shapes is None:
         return
-    expected = (shapes,) if is_shape(shapes) else shapes
+    expected = each_shape(shapes)
     if len(expected) != len(ruling.outputs):
         raise ValueError(f"{len(ruling.outputs)} outputs labelled, {len(expected)} expected")
     for labels, shape in zip(ruling.outputs, expected, strict=True):
-        sizes = tuple(size if label is None else len(label) for label, size in zip(labels, shape or (), strict=True))  # type: ignore[arg-type]
+        sizes = tuple(size if label is None else len(label) for label, size in zip(labels, shape or (), strict=True))
         if sizes != (shape or ()):
             raise ValueError(f"labels of sizes {sizes} for a tensor of shape {shape}")
 
 
 def _fixed(shapes: Shapes) -> tuple[Labels, ...]:
-    if shapes is None:
-        return ()
-    return tuple((None,) * len(shape or ()) for shape in ((shapes,) if is_shape(shapes) else shapes))  # type: ignore[arg-type]
+    return tuple((None,) * len(shape or ()) for shape in each_shape(shapes))
 
 
 def _freeze_inputs(labelling: Labelling, node: fx.Node, reason: str) -> None:

@@ -1,7 +1,8 @@
 """A cut is believed only when the smaller model computes what the masked original computes, in float64.
 
-The reference is the original graph in which every removed slice of every parameter is zero. Parameters that are constant
-(fresh biases, norms, zero-initialised heads) are perturbed alike on both sides, so that no mistake hides behind a zero.
+The reference is the original graph in which every removed slice of every parameter is zero. Parameters that are
+constant (fresh biases, norms, zero-initialised heads) are perturbed alike on both sides, so that no mistake hides
+behind a zero.
 A rolled index in one query weight moved an output by 1.2e-6: single precision would have let it pass.
 """
 
@@ -17,7 +18,7 @@ from torch.utils import _pytree as pytree
 from penjing.structure.capture import Captured
 from penjing.structure.coupling import Coupling, Removal, Units
 from penjing.structure.graph_model import GraphModel
-from penjing.structure.rules import Ruling
+from penjing.structure.rules import Labels, Ruling
 from penjing.structure.surgery import Cut, Surgery, copy_graph, kept_indices, rewrite
 from penjing.workload.inputs import ExampleInputs
 from penjing.workload.modes import preserved_randomness
@@ -30,9 +31,9 @@ _FLOATS = (torch.float32, torch.float16, torch.bfloat16)
 class Proof:
     """What a comparison found.
 
-    `max_relative_difference` is max |y - y_ref| / max |y_ref| over outputs, inputs and batch sizes. `exact`: the reference
-    is the masked original alone; else statistics over a cut dimension were taken over the kept indices, and the cut
-    is checked against this restricted norm, not proven. `what` says what was compared, or what went wrong.
+    `max_relative_difference` is max |y - y_ref| / max |y_ref| over outputs, inputs and batch sizes. `exact`: the
+    reference is the masked original alone; else statistics over a cut dimension were taken over the kept indices, and
+    the cut is checked against this restricted norm, not proven. `what` says what was compared, or what went wrong.
     """
 
     max_relative_difference: float
@@ -57,8 +58,8 @@ def prove(
 ) -> Proof:
     """Compare a cut model, by either route, with the masked original; neither is changed.
 
-    The candidate must hold the original's values, cut and not yet trained. A candidate that cannot run at its new widths
-    fails the proof; that is no error.
+    The candidate must hold the original's values, cut and not yet trained. A candidate that cannot run at its new
+    widths fails the proof; that is no error.
 
     >>> from penjing.structure import couple, cut
     >>> coupling = couple(nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2)), torch.zeros(2, 3))
@@ -120,22 +121,17 @@ class _Reference(fx.Interpreter):
         name = str(node.target)
         if tensor.dtype in _FLOATS or tensor.dtype == torch.float64:
             tensor = tensor.double() + self._noise[name] if name in self._noise else tensor.double()
-        for dim, label in enumerate(self._labels[node.name][0]):
-            kept = self._removal.kept(label)
-            if kept is not None:
-                tensor = tensor.index_fill(dim, torch.from_numpy((~kept).nonzero()[0]).to(tensor.device), 0)
-        return tensor
+        return mask(tensor, self._labels[node.name][0], self._removal)
 
     def _restricted(self, node: fx.Node, ruling: Ruling) -> Any:
         """Run an operator on the kept indices of its inputs and put zeros around its outputs."""
         scratch = fx.Graph()
-        sources = {scratch.placeholder(source.name): source for source in node.all_input_nodes}
-        places = {source: place for place, source in sources.items()}
+        places = {source: scratch.placeholder(source.name) for source in node.all_input_nodes}
         call = scratch.node_copy(node, places.__getitem__)
         rewrite(call, ruling, self._removal)
-        args, kwargs = fx.node.map_aggregate(
-            (call.args, call.kwargs), lambda leaf: self._gathered(sources[leaf]) if leaf in sources else leaf
-        )
+        values = {places[source]: self._gathered(source) for source in places}
+        args, kwargs = fx.node.map_arg((call.args, call.kwargs), values.__getitem__)
+        assert callable(call.target)
         result = call.target(*args, **kwargs)
         if isinstance(result, Tensor):
             return self._scattered(node, 0, result)
@@ -163,8 +159,17 @@ class _Reference(fx.Interpreter):
         return value
 
 
+def mask(tensor: Tensor, labels: Labels, removal: Removal) -> Tensor:
+    """A tensor in which every removed slice is zero."""
+    for dim, label in enumerate(labels):
+        kept = removal.kept(label)
+        if kept is not None:
+            tensor = tensor.index_fill(dim, torch.from_numpy((~kept).nonzero()[0]).to(tensor.device), 0)
+    return tensor
+
+
 def in_double(graph: fx.Graph) -> fx.Graph:
-    """A copy of a graph that computes in float64: casts to shorter floats become casts to float64, checks of dtypes go."""
+    """A copy of a graph that computes in float64: casts to shorter floats become casts to it, checks of dtypes go."""
     graph = copy_graph(graph)
     for node in list(graph.nodes):
         if node.op == "call_function" and "_assert_tensor_metadata" in str(node.target):
@@ -235,8 +240,7 @@ def _like(tensor: Tensor, generator: torch.Generator, random: bool) -> Tensor:
     if not random:
         return tensor.double() if tensor.is_floating_point() else tensor
     if tensor.is_floating_point():
-        noise = torch.randn(tensor.shape, generator=generator, dtype=torch.float64).to(tensor.device)
-        return noise
+        return torch.randn(tensor.shape, generator=generator, dtype=torch.float64).to(tensor.device)
     order = torch.randperm(tensor.numel(), generator=generator).to(tensor.device)
     return tensor.flatten()[order].reshape(tensor.shape)
 

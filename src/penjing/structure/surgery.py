@@ -37,8 +37,8 @@ class Surgery:
         for dim, kept in self.kept.get(name, {}).items():
             if dim >= tensor.ndim or (len(kept) and kept.max() >= tensor.shape[dim]):
                 raise ShapeError(
-                    f"{name} has shape {tuple(tensor.shape)}, but the surgery keeps index {int(kept.max())} of dimension "
-                    f"{dim}; apply it to the model that it was made for"
+                    f"{name} has shape {tuple(tensor.shape)}, but the surgery keeps index {int(kept.max())} of "
+                    f"dimension {dim}; apply it to the model that it was made for"
                 )
             tensor = tensor.index_select(dim, torch.from_numpy(kept).to(tensor.device))
         return tensor
@@ -155,7 +155,7 @@ def copy_graph(graph: fx.Graph) -> fx.Graph:
 
 
 def rewrite(node: fx.Node, ruling: Ruling, removal: Removal) -> None:
-    """Write the constants of a call anew. Arguments keep their place; what was left to the default becomes a keyword."""
+    """Write the constants of a call anew: arguments keep their place, defaults become keywords."""
     values = {name: removal.evaluate(value) for name, value in ruling.constants.items()}
     nodes = {source.name: source for source in node.all_input_nodes}
     values = {name: fx.node.map_arg(value, lambda source: nodes[source.name]) for name, value in values.items()}

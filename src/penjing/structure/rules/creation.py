@@ -12,7 +12,7 @@ def create(site: Site) -> Ruling:
     shape = site.output_shape
     labels = site.new(shape)
     labels = tuple(label if isinstance(size, int) else None for label, size in zip(labels, sizes, strict=True))
-    return Ruling((labels,), {"size": sizes_of(labels, shape, sizes)})
+    return Ruling((labels,), {"size": sizes_of(site, labels, shape, sizes)})
 
 
 @rule("arange", "linspace", "eye", "scalar_tensor", "tril_indices", "triu_indices", "hann_window", "bartlett_window")

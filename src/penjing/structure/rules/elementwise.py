@@ -4,20 +4,20 @@ from penjing.structure.rules.registry import rule
 from penjing.structure.rules.site import Ruling, Site
 
 UNARY = """
-    relu relu6 gelu silu mish elu celu selu leaky_relu hardtanh hardswish hardsigmoid hardshrink softshrink softplus threshold
-    log_sigmoid sigmoid logit tanh sinh cosh asinh acosh atanh sin cos tan asin acos atan exp exp2 expm1 log log2
-    log10 log1p sqrt rsqrt square reciprocal neg abs sign sgn floor ceil round trunc frac erf erfc erfinv lgamma digamma i0
-    isnan isinf isfinite logical_not bitwise_not nan_to_num clamp_min clamp_max relu_
+    relu relu6 gelu silu mish elu celu selu leaky_relu hardtanh hardswish hardsigmoid hardshrink softshrink softplus
+    threshold log_sigmoid sigmoid logit tanh sinh cosh asinh acosh atanh sin cos tan asin acos atan exp exp2 expm1 log
+    log2 log10 log1p sqrt rsqrt square reciprocal neg abs sign sgn floor ceil round trunc frac erf erfc erfinv lgamma
+    digamma i0 isnan isinf isfinite logical_not bitwise_not nan_to_num clamp_min clamp_max
     dropout feature_dropout alpha_dropout feature_alpha_dropout native_dropout rrelu
-    clone contiguous detach detach_ alias to _to_copy type_as lift_fresh_copy lift_fresh positive conj _conj resolve_conj real
-    zeros_like ones_like full_like empty_like rand_like randn_like bernoulli fill zero requires_grad_
+    clone contiguous detach alias to _to_copy lift_fresh_copy lift_fresh positive
+    zeros_like ones_like full_like empty_like rand_like randn_like bernoulli fill zero
 """
 
 BINARY = """
-    add sub mul div rsub true_divide divide multiply subtract floor_divide remainder fmod pow float_power maximum minimum fmax
-    fmin atan2 hypot copysign heaviside lerp addcmul addcdiv where masked_fill clamp copy
-    eq ne lt le gt ge equal logical_and logical_or logical_xor bitwise_and bitwise_or bitwise_xor __and__ __or__ __xor__
-    __lshift__ __rshift__ xlogy logaddexp expand_as
+    add sub mul div rsub true_divide divide multiply subtract floor_divide remainder fmod pow float_power maximum
+    minimum fmax fmin atan2 hypot copysign heaviside lerp addcmul addcdiv where masked_fill clamp copy
+    eq ne lt le gt ge logical_and logical_or logical_xor bitwise_and bitwise_or bitwise_xor __and__ __or__ __xor__
+    xlogy logaddexp expand_as
 """
 
 
@@ -26,6 +26,12 @@ def elementwise(site: Site) -> Ruling:
     """y[i] = f(a[i], b[i], ...) with broadcasting."""
     labels = site.broadcast(site.tensors)
     return Ruling((labels,) * len(site.output_shapes))
+
+
+@rule("type_as")
+def type_as(site: Site) -> Ruling:
+    """The second tensor gives its dtype alone."""
+    return Ruling((site.labels(site["self"]),))
 
 
 @rule("prelu")

@@ -16,7 +16,8 @@ _SPLIT = torch.ops.aten.split_with_sizes.default
 def getitem(site: Site) -> Ruling:
     """One output of an operator that has several."""
     source, index = site.node.args
-    assert isinstance(source, fx.Node) and isinstance(index, int)
+    assert isinstance(source, fx.Node)
+    assert isinstance(index, int)
     return Ruling((site.outputs_of(source)[index],))
 
 
@@ -106,7 +107,7 @@ def select(site: Site) -> Ruling:
     return Ruling((result,), {"index": Position(label, index)})
 
 
-@rule("split", "split_with_sizes", "chunk", "tensor_split", "unsafe_chunk", "unsafe_split", "hsplit", "split_copy")
+@rule("split", "split_with_sizes", "chunk", "tensor_split", "unsafe_chunk", "unsafe_split", "split_copy")
 def split(site: Site) -> Ruling:
     """Consecutive pieces of one dimension; after a cut they may have different sizes."""
     x = site["self"]

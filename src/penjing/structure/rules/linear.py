@@ -35,7 +35,8 @@ def addmm(site: Site) -> Ruling:
 
 def product(site: Site, a: object, b: object) -> Labels:
     """The labels of a @ b."""
-    assert isinstance(a, fx.Node) and isinstance(b, fx.Node)
+    assert isinstance(a, fx.Node)
+    assert isinstance(b, fx.Node)
     left, right = site.labels(a), site.labels(b)
     left_shape, right_shape = site.shape(a), site.shape(b)
     if left_shape[-1] > 1:

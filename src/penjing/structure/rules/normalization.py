@@ -18,7 +18,7 @@ def batch_norm(site: Site) -> Ruling:
     return Ruling((tuple(labels),), inexact=inexact)
 
 
-@rule("layer_norm", "rms_norm", "_fused_rms_norm")
+@rule("layer_norm", "rms_norm")
 def layer_norm(site: Site) -> Ruling:
     """Mean and variance over the last dimensions, named by `normalized_shape`."""
     x, sizes = site["input"], site["normalized_shape"]
@@ -30,9 +30,9 @@ def layer_norm(site: Site) -> Ruling:
         if affine is not None:
             for axis in axes:
                 labels[axis] = site.equate(labels[axis], site.labels(affine)[axis])
-    what = site.operator.split("::")[-1].replace("_", " ").strip()
+    what = site.operator.split("::")[-1].replace("_", " ")
     return Ruling(
-        (tuple(labels),) * len(site.output_shapes),
+        (tuple(labels),),
         {"normalized_shape": [Count(labels[axis], shape[axis]) for axis in axes]},
         tuple(Inexact(labels[axis], what) for axis in axes),
     )
@@ -53,14 +53,14 @@ def group_norm(site: Site) -> Ruling:
     return Ruling((tuple(labels),), {"num_groups": Count(group, groups)}, inexact)
 
 
-@rule("softmax", "log_softmax", "_softmax", "softmin")
+@rule("softmax", "log_softmax", "_softmax", "_log_softmax")
 def softmax(site: Site) -> Ruling:
     """exp(x) / sum(exp(x)) over one dimension."""
     labels = site.labels(site["self"])
     return Ruling((labels,), inexact=(Inexact(labels[site["dim"]], "softmax"),))
 
 
-@rule("_weight_norm", "_weight_norm_interface")
+@rule("_weight_norm")
 def weight_norm(site: Site) -> Ruling:
     """w = g * v / |v|, the norm over every dimension but `dim`."""
     labels = list(site.labels(site["v"]))
@@ -68,4 +68,4 @@ def weight_norm(site: Site) -> Ruling:
     if site.shape(site["g"])[axis] > 1:
         labels[axis] = site.equate(labels[axis], site.labels(site["g"])[axis])
     inexact = tuple(Inexact(label, "weight norm") for label in labels)
-    return Ruling((tuple(labels),) * len(site.output_shapes), inexact=inexact)
+    return Ruling((tuple(labels),), inexact=inexact)

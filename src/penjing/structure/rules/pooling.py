@@ -4,7 +4,7 @@ from penjing.structure.atoms import Label
 from penjing.structure.rules.registry import rule
 from penjing.structure.rules.site import Ruling, Site
 
-_POOLS = ("max_pool", "avg_pool", "adaptive_max_pool", "adaptive_avg_pool", "lp_pool", "_adaptive_avg_pool")
+_POOLS = ("max_pool", "avg_pool", "adaptive_max_pool", "adaptive_avg_pool")
 _RESIZES = (
     *("upsample_nearest1d", "upsample_nearest2d", "upsample_nearest3d", "upsample_linear1d", "upsample_bilinear2d"),
     *("upsample_bicubic2d", "upsample_trilinear3d", "_upsample_nearest_exact1d", "_upsample_nearest_exact2d"),
@@ -14,7 +14,7 @@ _RESIZES = (
 
 @rule(
     *(f"{pool}{rank}d" for pool in _POOLS for rank in (1, 2, 3)),
-    *(f"max_pool{rank}d_with_indices" for rank in (1, 2, 3)),
+    *("_adaptive_avg_pool2d", "_adaptive_avg_pool3d", "max_pool2d_with_indices", "max_pool3d_with_indices"),
     *_RESIZES,
 )
 def over_positions(site: Site) -> Ruling:
@@ -23,7 +23,7 @@ def over_positions(site: Site) -> Ruling:
     labels = site.labels(x)
     positions = next(rank for rank in (1, 2, 3) if f"{rank}d" in site.operator)
     for label in labels[-positions:]:
-        site.freeze(label, "it is a position")
+        site.hold(label)
     return Ruling(((*labels[:-positions], *(None,) * positions),) * len(site.output_shapes))
 
 

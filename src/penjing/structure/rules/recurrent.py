@@ -39,6 +39,10 @@ def recurrent(site: Site) -> Ruling:
         inputs = site.atoms.concatenate([hidden] * directions, [size] * directions)
     for state in states:
         hidden = site.equate(hidden, site.labels(state)[-1])
+        for label in site.labels(state)[:-1]:
+            site.freeze(label, "it is the batch or the layer of a state")
+    for label in x[:-1]:
+        site.freeze(label, "it is the batch or the time of a sequence")
     final: Labels = (None, None, hidden) if len(x) == 3 else (None, hidden)
     return Ruling(((*x[:-1], inputs), *(final,) * len(states)))
 

@@ -8,16 +8,25 @@ from penjing.structure.rules.registry import rule
 from penjing.structure.rules.site import Count, Labels, Ruling, Site
 
 
-def sizes_of(labels: Sequence[Label], shape: Sequence[int], written: Sequence[Any] | None = None) -> list[Any]:
+def sizes_of(
+    site: Site, labels: Sequence[Label], shape: Sequence[int], written: Sequence[Any], *, inferred: bool = False
+) -> list[Any]:
     """A list of sizes as it stands in the graph, with each number that measures a label replaced by its count.
 
-    What the graph computes itself (a dynamic size, -1) is left alone.
+    A size that the graph computes (batch * heads) becomes -1 where the operator can infer one; a second is kept whole.
     """
-    written = list(shape) if written is None else written
-    return [
-        Count(label, size) if label is not None and isinstance(given, int) and given != -1 else given
-        for label, size, given in zip(labels, shape, written, strict=True)
-    ]
+    sizes: list[Any] = []
+    for label, size, given in zip(labels, shape, written, strict=True):
+        if label is None or (isinstance(given, int) and given == -1):
+            sizes.append(given)
+        elif isinstance(given, int):
+            sizes.append(Count(label, size))
+        elif inferred and -1 not in written and -1 not in sizes:
+            sizes.append(-1)
+        else:
+            site.freeze(label, "its size is computed from the sizes of the inputs")
+            sizes.append(given)
+    return sizes
 
 
 @rule("view", "reshape", "_unsafe_view", "view_copy", "_reshape_alias")
@@ -25,14 +34,22 @@ def view(site: Site) -> Ruling:
     """Row-major reinterpretation of the sizes."""
     labels = site.atoms.reshape(site.labels(site["self"]), site.shape(site["self"]), site.output_shape)
     name = "shape" if "shape" in site.arguments else "size"
-    return Ruling((tuple(labels),), {name: sizes_of(labels, site.output_shape, site[name])})
+    return Ruling((tuple(labels),), {name: sizes_of(site, labels, site.output_shape, site[name], inferred=True)})
 
 
-@rule("flatten", "squeeze", "reshape_as", "view_as", "ravel")
+@rule("flatten", "squeeze", "ravel")
 def flatten(site: Site) -> Ruling:
     """A view that needs no sizes."""
     labels = site.atoms.reshape(site.labels(site["self"]), site.shape(site["self"]), site.output_shape)
     return Ruling((tuple(labels),))
+
+
+@rule("reshape_as", "view_as")
+def view_as(site: Site) -> Ruling:
+    """A view with the sizes of another tensor, whose dimensions it shares from then on."""
+    other = site.labels(site["other"])
+    labels = site.atoms.reshape(site.labels(site["self"]), site.shape(site["self"]), site.output_shape)
+    return Ruling((tuple(map(site.equate, labels, other)),))
 
 
 @rule("unflatten")
@@ -42,7 +59,7 @@ def unflatten(site: Site) -> Ruling:
     axis = site["dim"] % len(site.shape(site["self"]))
     labels = site.atoms.reshape(site.labels(site["self"]), site.shape(site["self"]), shape)
     split = slice(axis, axis + len(sizes))
-    return Ruling((tuple(labels),), {"sizes": sizes_of(labels[split], shape[split], sizes)})
+    return Ruling((tuple(labels),), {"sizes": sizes_of(site, labels[split], shape[split], sizes, inferred=True)})
 
 
 @rule("unsqueeze")
@@ -68,7 +85,8 @@ def transpose(site: Site) -> Ruling:
         kept = len(labels) - 2 if site.operator == "aten::mT" else 0
         return Ruling(((*labels[:kept], *labels[kept:][::-1]),))
     first, second = site.node.args[1:3]
-    assert isinstance(first, int) and isinstance(second, int)
+    assert isinstance(first, int)
+    assert isinstance(second, int)
     labels[first], labels[second] = labels[second], labels[first]
     return Ruling((tuple(labels),))
 
@@ -96,7 +114,7 @@ def expand(site: Site) -> Ruling:
             result.append(labels[axis - lead])
         else:
             result.append(site.new((size,))[0] if isinstance(sizes[axis], int) else None)
-    return Ruling((tuple(result),), {"size": sizes_of(result, wanted, sizes)})
+    return Ruling((tuple(result),), {"size": sizes_of(site, result, wanted, sizes)})
 
 
 @rule("cat", "concat", "concatenate")
@@ -158,26 +176,30 @@ def flip(site: Site) -> Ruling:
     return Ruling((tuple(labels),))
 
 
-@rule("pixel_shuffle", "pixel_unshuffle", "channel_shuffle")
+@rule("pixel_shuffle", "pixel_unshuffle")
 def pixel_shuffle(site: Site) -> Ruling:
-    """[..., C*r*r, H, W] <-> [..., C, H*r, W*r]; [..., G*C, H, W] -> [..., C*G, H, W]."""
+    """[..., C*r*r, H, W] <-> [..., C, H*r, W*r]: the factor r*r of the channels becomes positions."""
     x = site["self"]
     labels, shape = site.labels(x), site.shape(x)
     axis = len(shape) - 3
     for label in labels[-2:]:
-        site.freeze(label, "positions are rearranged")
+        site.hold(label)
     if site.operator == "aten::pixel_shuffle":
         factor = site["upscale_factor"]
         channels, *within = site.atoms.split(labels[axis], [shape[axis] // factor**2, factor, factor])
         for label in within:
             site.freeze(label, "it becomes a position")
-        return Ruling(((*labels[:axis], channels, None, None),))
-    if site.operator == "aten::pixel_unshuffle":
+    else:
         factor = site["downscale_factor"]
-        merged = site.atoms.merge([labels[axis], None, None], [shape[axis], factor, factor])
-        return Ruling(((*labels[:axis], merged, None, None),))
-    groups = site["groups"]
-    sizes = [groups, shape[1] // groups]
-    group, within_group = site.atoms.split(labels[1], sizes)
-    merged = site.atoms.merge([within_group, group], sizes[::-1])
+        channels = site.atoms.merge([labels[axis], None, None], [shape[axis], factor, factor])
+    return Ruling(((*labels[:axis], channels, None, None),))
+
+
+@rule("channel_shuffle")
+def channel_shuffle(site: Site) -> Ruling:
+    """[N, G*C, ...] -> [N, C*G, ...]: channels of the groups in turn."""
+    x, groups = site["self"], site["groups"]
+    labels, sizes = site.labels(x), [groups, site.shape(x)[1] // groups]
+    group, within = site.atoms.split(labels[1], sizes)
+    merged = site.atoms.merge([within, group], sizes[::-1])
     return Ruling(((labels[0], merged, *labels[2:]),), {"groups": Count(group, groups)})

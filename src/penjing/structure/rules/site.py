@@ -7,7 +7,7 @@ evaluates these, so that no constant is ever matched by its number.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeGuard
 
 import torch
 from torch import fx
@@ -110,10 +110,7 @@ class Site:
     @property
     def output_shapes(self) -> tuple[Shape | None, ...]:
         """The shape of each output."""
-        shapes = self._shapes[self.node.name]
-        if shapes is None:
-            return ()
-        return (shapes,) if is_shape(shapes) else shapes  # type: ignore[return-value]
+        return each_shape(self._shapes[self.node.name])
 
     @property
     def output_shape(self) -> Shape:
@@ -171,9 +168,16 @@ class Site:
         return tuple(self.atoms.fresh(size) if size > 1 else None for size in shape)
 
 
-def is_shape(shapes: Shapes) -> bool:
+def is_shape(shapes: Any) -> TypeGuard[Shape]:
     """Whether a value of `Captured.shapes` is the shape of a single tensor."""
     return isinstance(shapes, tuple) and all(isinstance(size, int) for size in shapes)
+
+
+def each_shape(shapes: Shapes) -> tuple[Shape | None, ...]:
+    """A value of `Captured.shapes` as one shape for each output."""
+    if shapes is None:
+        return ()
+    return (shapes,) if is_shape(shapes) else shapes  # type: ignore[return-value]
 
 
 def operator_name(target: Any) -> str:
