@@ -86,8 +86,8 @@ def drop_limits(reference: Samples, candidate: Samples, alpha: float, *, relativ
     if limits is NOTHING and reason is None:
         reason = (
             f"the difference rests on too few pairs ({discordant} of {len(reference)} differ, few by much) and "
-            f"{metric.name} gives no bound on what rarer losses would cost; more samples would help, or per-sample scores "
-            "with a known range"
+            f"{metric.name} gives no bound on what rarer losses would cost; more samples would help, or per-sample "
+            "scores with a known range"
         )
     return Drop(value, limits.lower, limits.upper, len(reference), discordant, limits.method, reason)
 
