@@ -28,7 +28,7 @@ from penjing.workload import Metric, MetricKind, Samples
 
 Floats = NDArray[np.float64]
 
-# With fewer (effective) differing pairs the studentised bootstrap certifies too often: 11 % instead of 5 % at four.
+# With fewer (effective) differing pairs the studentised bootstrap certifies far too often (tests/verdict/test_size.py).
 ENOUGH_PAIRS = 30
 # Share of a known range up to which a difference does not count. Where all are that small, betting limits, which cost
 # some 8 / n of the range, do not trust the sample to have shown the largest loss.
