@@ -25,7 +25,7 @@ class _Range(nn.Module):
         low, high = torch.aminmax(x)
         if not (torch.isfinite(low) and torch.isfinite(high)):
             raise WorkloadError(
-                f"Quantize: a calibration batch gives NaN or infinity at {self.name!r}; mend the data or the model first"
+                f"Quantize: a calibration batch gives NaN or infinity at {self.name!r}; mend the data or the model"
             )
         self.low, self.high = min(self.low, float(low)), max(self.high, float(high))
 

@@ -69,7 +69,10 @@ def _fold(module: fx.GraphModule, layer: fx.Node, norm: fx.Node) -> None:
     bias_node = layer.args[2] if len(layer.args) > 2 else None
     gamma, beta, mean, var = (read(node) for node in norm.args[1:5])
     weight = read(weight_node)
-    assert isinstance(weight_node, fx.Node) and weight is not None and mean is not None and var is not None
+    assert isinstance(weight_node, fx.Node)
+    assert weight is not None
+    assert mean is not None
+    assert var is not None
     new_weight, new_bias = folded(weight, read(bias_node), gamma, beta, mean, var, float(norm.args[7]))  # type: ignore[arg-type]
     path = str(weight_node.target).rpartition(".")[0]
     with torch.no_grad(), module.graph.inserting_before(layer):

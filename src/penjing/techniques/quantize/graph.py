@@ -1,7 +1,6 @@
 """Small tools on a captured graph: read and put tensors, and rewrite it into the few forms that the plan knows."""
 
 from collections.abc import Callable
-from functools import reduce
 from itertools import chain, count
 from typing import Any
 
@@ -19,7 +18,10 @@ RELUS = frozenset({aten.relu.default, aten.relu6.default, aten.hardtanh.default,
 
 def tensor_of(module: fx.GraphModule, node: fx.Node) -> Tensor:
     """Give the parameter or buffer that a get_attr node reads."""
-    value: Tensor = reduce(getattr, str(node.target).split("."), module)  # type: ignore[arg-type]
+    value: Any = module
+    for name in str(node.target).split("."):
+        value = getattr(value, name)
+    assert isinstance(value, Tensor)
     return value
 
 
@@ -62,7 +64,7 @@ def is_relu(node: fx.Node | None) -> bool:
     if node.target in (aten.hardtanh.default, aten.clamp.default):
         default = -1.0 if node.target is aten.hardtanh.default else None
         low = node.args[1] if len(node.args) > 1 else node.kwargs.get("min", default)
-        return low == 0
+        return isinstance(low, int | float) and low == 0
     return True
 
 
@@ -121,12 +123,12 @@ def _averages_everything(node: fx.Node) -> bool:
         sizes = node.args[1]
         return all(size == 1 for size in (sizes if isinstance(sizes, list | tuple) else [sizes])) and value.ndim > 2
     if node.target is aten.mean.dim and value.ndim == 4 and isinstance(node.args[1], list | tuple):
-        return sorted(int(d) % 4 for d in node.args[1]) == [2, 3]  # type: ignore[arg-type, call-overload]
+        return sorted(int(d) % 4 for d in node.args[1]) == [2, 3]  # type: ignore[arg-type]
     return False
 
 
 def flatten_linears(module: fx.GraphModule, names: frozenset[str]) -> None:
-    """Run linears on [..., in] as linears on [rows, in], the form that has an int8 kernel, and give a missing bias zeros.
+    """Run linears on [..., in] as linears on [rows, in], which have an int8 kernel, and give a missing bias zeros.
 
     A rectifier that follows stays next to its linear, before the shape is restored.
     """
@@ -161,8 +163,8 @@ def flatten_linears(module: fx.GraphModule, names: frozenset[str]) -> None:
                 for i, n in enumerate(sizes)
             ]
         back.meta = dict(last.meta)
-        last.replace_all_uses_with(back, lambda user, back=back: user is not back)
-        back.args = (last, [*dims, outputs])
+        last.replace_all_uses_with(back)
+        back.args = (last, [*dims, outputs])  # set last, since the line above made it read itself
         for narrowed in {node, last}:
             narrowed.meta = {**narrowed.meta, "val": back.meta["val"].reshape(-1, outputs)}
     module.recompile()

@@ -33,7 +33,7 @@ def insert(module: fx.GraphModule, plan: Plan, ranges: Mapping[str, tuple[float,
     nodes = {node.name: node for node in quantized.graph.nodes}
     for name in sorted(plan.layers):
         layer = nodes[name]
-        _quantize_weights(quantized, layer, params[plan.stored[layer.args[0].name]].scale)  # type: ignore[union-attr]
+        _quantize_weights(quantized, layer, params[plan.stored[layer.args[0].name]].scale)
     readers = {name: _params_nodes(quantized, nodes[name], values) for name, values in params.items()}
     for name, owner in plan.stored.items():
         _store(quantized, nodes[name], readers[owner], name in integer, integer)

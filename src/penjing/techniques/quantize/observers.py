@@ -44,10 +44,12 @@ def percentile(histogram: Histogram, share: float = 99.99) -> tuple[float, float
 
     Wu et al. 2020, "Integer Quantization for Deep Learning Inference" (arXiv:2004.09602), section 3.3.
 
-    >>> percentile(Histogram(torch.ones(100), 0.0, 100.0), 90.0)
-    (5.0, 95.0)
+    >>> percentile(Histogram(torch.ones(100), -50.0, 50.0), 90.0)
+    (-45.0, 45.0)
     """
     counts = histogram.counts.double()
+    if not counts.any():  # the tensor is zero wherever it was looked at
+        return histogram.low, histogram.high
     below = counts.cumsum(0)
     tail = (100.0 - share) / 200.0 * float(below[-1])
     width = (histogram.high - histogram.low) / len(counts)

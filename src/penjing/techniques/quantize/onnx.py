@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from penjing.techniques.quantize import ops
+from penjing.techniques.quantize import ops  # noqa: F401 - registers the operators
 
 
 def translations() -> dict[Callable[..., Any], Callable[..., Any]]:

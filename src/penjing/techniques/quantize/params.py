@@ -25,7 +25,9 @@ class QuantParams:
 
 
 def activation_params(low: float, high: float) -> QuantParams:
-    """Spread [low, high], widened to hold zero, over uint8: scale = (high - low) / 255, zero_point = round(-low / scale).
+    """Spread [low, high], widened to hold zero, over uint8.
+
+    scale = (high - low) / 255, zero_point = round(-low / scale).
 
     >>> activation_params(-1.0, 1.55)
     QuantParams(scale=tensor(0.0100), zero_point=tensor(100, dtype=torch.uint8))

@@ -1,8 +1,7 @@
 """The Quantize step: capture, fold, plan, calibrate, insert; the simulation in torch is the graph that is exported."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
 
 import torch
 from torch import fx
@@ -56,14 +55,14 @@ def run(state: State, step: Quantize, context: Context) -> State:
     for method, (decibel, _) in tried.items():
         state = state.log(
             step.key,
-            f"ranges by {method}{' (kept)' if method == best else ''}: the outputs are {decibel:.1f} dB above their error "
+            f"ranges by {method}{' (kept)' if method == best else ''}: outputs {decibel:.1f} dB above their error "
             f"on {sum(b.size for b in held_out)} held-out samples",
         )
     return _log_float(state, step, captured.module.graph, plan)
 
 
 def prepare(module: fx.GraphModule, overrides: Mapping[str, str]) -> tuple[Plan, int]:
-    """Bring a captured graph into the form that int8 kernels want, in place; give the plan and how many norms were folded.
+    """Bring a captured graph, in place, into the form that int8 kernels want; give the plan and the number of folds.
 
     What the graph computes stays the same, up to rounding in float.
     """
@@ -107,8 +106,7 @@ def _split(batches: Sequence[Batch]) -> tuple[list[Batch], list[Batch]]:
 
 def _flat(captured: Captured, batches: Sequence[Batch], device: torch.device | None) -> list[Inputs]:
     moved = [batch.to(device) if device is not None else batch for batch in batches]
-    flat: list[list[Any]] = [captured.flatten(batch.args, batch.kwargs) for batch in moved]
-    return flat
+    return [captured.flatten(batch.args, batch.kwargs) for batch in moved]
 
 
 def _log_float(state: State, step: Quantize, graph: fx.Graph, plan: Plan) -> State:

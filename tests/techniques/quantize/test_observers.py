@@ -1,0 +1,79 @@
+"""Observers against brute force on the samples behind the histogram."""
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from penjing.techniques.quantize.observers import (
+    BINS,
+    GRID,
+    OBSERVERS,
+    Histogram,
+    min_max,
+    mse,
+    percentile,
+    squared_error,
+)
+
+
+def histogram(x: Tensor) -> Histogram:
+    low, high = min(float(x.min()), 0.0), max(float(x.max()), 0.0)
+    return Histogram(torch.histc(x, BINS, low, high), low, high)
+
+
+def samples(kind: str) -> Tensor:
+    x = torch.randn(50_000, generator=torch.Generator().manual_seed(0))
+    return {"normal": x, "relu": x.relu(), "outlier": torch.cat([x, torch.tensor([40.0])]), "negative": -x.abs()}[kind]
+
+
+@pytest.mark.parametrize("kind", ["normal", "relu", "outlier", "negative"])
+def test_percentile_is_the_quantile_of_the_samples(kind: str) -> None:
+    x = samples(kind)
+    h = histogram(x)
+    low, high = percentile(h, 99.0)
+    width = (h.high - h.low) / BINS
+    expected_low, expected_high = np.quantile(x.numpy(), [0.005, 0.995])
+    assert low == pytest.approx(min(expected_low, 0.0), abs=1.5 * width)
+    assert high == pytest.approx(max(expected_high, 0.0), abs=1.5 * width)
+
+
+@pytest.mark.parametrize("kind", ["normal", "relu", "negative"])
+def test_mse_finds_the_best_of_the_grid(kind: str) -> None:
+    h = histogram(samples(kind))
+
+    def error(i: int, j: int) -> float:
+        low, high = torch.tensor(h.low * i / GRID), torch.tensor(h.high * j / GRID)
+        return float((h.counts.double() * squared_error(h.centers, low.double(), high.double())).sum())
+
+    choices = itertools.product(range(1, GRID + 1, 1 if h.low else GRID), range(1, GRID + 1, 1 if h.high else GRID))
+    best = min(error(i, j) for i, j in choices)
+    low, high = (torch.tensor(v, dtype=torch.float64) for v in mse(h))
+    found = float((h.counts.double() * squared_error(h.centers, low, high)).sum())
+    assert found == pytest.approx(best, rel=1e-6)
+
+
+def test_squared_error_is_that_of_the_operators() -> None:
+    from penjing.techniques.quantize import activation_params, ops
+
+    x = torch.linspace(-3, 5, 1000)
+    params = activation_params(-1.0, 2.0)
+    y = ops.dequantize_linear(
+        ops.quantize_linear(x, params.scale, params.zero_point, 0), params.scale, params.zero_point, 0
+    )
+    expected = squared_error(x.double(), torch.tensor(-1.0).double(), torch.tensor(2.0).double())
+    assert torch.allclose((y.double() - x.double()).square(), expected, atol=1e-4)
+
+
+def test_an_outlier_is_clipped_by_mse_and_percentile_alone() -> None:
+    h = histogram(samples("outlier"))
+    assert min_max(h)[1] == 40.0
+    assert percentile(h)[1] < 10
+    assert mse(h)[1] < 40.0
+
+
+@pytest.mark.parametrize("name", OBSERVERS)
+def test_a_tensor_that_is_always_zero(name: str) -> None:
+    assert OBSERVERS[name](Histogram(torch.zeros(BINS, dtype=torch.float64), 0.0, 0.0)) == (0.0, 0.0)
