@@ -59,7 +59,7 @@ class TrainingLog:
         seconds = sum(row.seconds for row in self.rows)
         stopped = ", stopped early" if self.stopped_early else ""
         how = f"{self.precision}, channels last" if self.channels_last else self.precision
-        timed = f" of {'; '.join(self.trials)}" if self.trials else ""
+        timed = f"; timed {'; '.join(self.trials)}" if len(self.trials) > 1 else ""
         return (
             f"{self.metric} {self.rows[0].metric:.4g} -> {self.best.metric:.4g} (epoch {self.best_epoch} of "
             f"{len(self.rows) - 1}{stopped}, {seconds:.3g} s; {self.objective}; {how}{timed})"
