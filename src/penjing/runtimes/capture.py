@@ -35,9 +35,18 @@ class Flat(nn.Module):
 
 
 def capture(
-    flat: Flat, signature: Signature, leaves: Sequence[Tensor], free: Sequence[FreeDims], returns: Node
+    flat: Flat,
+    signature: Signature,
+    leaves: Sequence[Tensor],
+    free: Sequence[FreeDims],
+    returns: Node,
+    *,
+    one_batch: bool,
 ) -> Program:
-    """Trace the model at these inputs; raises CaptureError with torch.export's reason."""
+    """Trace the model at these inputs; raises CaptureError with torch.export's reason.
+
+    one_batch: dimension 0 is the batch wherever it is free, also of inputs that the model never brings together.
+    """
     try:
         with quiet():
             exported = torch.export.export(flat, tuple(leaves), dynamic_shapes=(tuple(free),), strict=False)
@@ -48,7 +57,7 @@ def capture(
             f"torch.export cannot capture {type(flat.model).__name__}: {_reason(error)}; if the model fixes a size "
             "that should be free, pass dynamic_shapes={} to fix every size at the example's"
         ) from error
-    shapes = _input_shapes(exported, signature.names, free)
+    shapes = _input_shapes(exported, signature.names, free, one_batch)
     inputs = tuple(
         Input(name, str(leaf.dtype).removeprefix("torch."), shape)
         for name, leaf, shape in zip(signature.names, leaves, shapes, strict=True)
@@ -129,7 +138,7 @@ def _spread(node: Node, spec: Any, name: str) -> list[FreeDims]:
 
 
 def _input_shapes(
-    exported: ExportedProgram, names: Sequence[str], free: Sequence[FreeDims]
+    exported: ExportedProgram, names: Sequence[str], free: Sequence[FreeDims], one_batch: bool
 ) -> list[tuple[int | str, ...]]:
     """Shapes of the inputs with names for the free sizes; two names are equal when the model needs the sizes to be."""
     values = {node.name: node.meta["val"] for node in exported.graph.nodes if node.op == "placeholder"}
@@ -142,7 +151,7 @@ def _input_shapes(
                 shape.append(size)
                 continue
             given = getattr(dims.get(dim), "__name__", None)  # a Dim is a class; hints such as Dim.DYNAMIC have no name
-            default = "batch" if dim == 0 and "batch" not in sizes.values() else f"{name}.{dim}"
+            default = "batch" if one_batch and dim == 0 else f"{name}.{dim}"
             shape.append(sizes.setdefault(str(size), given or default))
         shapes.append(tuple(shape))
     return shapes

@@ -56,7 +56,7 @@ def export(
         leaves = at_least_two(leaves, free)
         flat = Flat(model, signature)
         _, returns = reference(flat, leaves)
-        program = capture(flat, signature, leaves, free, returns)
+        program = capture(flat, signature, leaves, free, returns, one_batch=dynamic_shapes is None)
         with atomic_folder(path) as temporary:
             target.export(program, temporary)
             run = target.load(temporary, session_options)

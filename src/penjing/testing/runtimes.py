@@ -106,6 +106,7 @@ class RuntimeCase:
             ({"image": torch.zeros(2, 6, 6)}, ShapeError, "image.*batch, 1, 6, 6"),
             ({"image": torch.zeros(2, 2, 6, 6)}, ShapeError, "image"),
             ({"scale": torch.ones(3, 1)}, ShapeError, "scale.*batch"),
+            ({"unused": torch.ones(3)}, ShapeError, "unused.*batch"),
             ({"image": torch.zeros(2, 1, 6, 6, dtype=torch.float64)}, WorkloadError, "image.*float64.*float32"),
             ({"scale": 2.0}, WorkloadError, "scale"),
             ({"picture": torch.zeros(2)}, WorkloadError, "picture.*image, scale, unused"),
