@@ -115,6 +115,14 @@ def test_calibration_data_comes_from_calibration_then_train_then_search(model, w
         Workload(model, EXAMPLE, certificate=CERTIFICATE).calibration_batches()
 
 
+def test_what_a_workload_brings(model, workload):
+    needs = ("train", "calibration", "search", "certificate")
+    bare, judged = Workload(model, EXAMPLE), Workload(model, EXAMPLE, certificate=CERTIFICATE)
+    assert [need for need in needs if workload.brings(need)] == list(needs)
+    assert [need for need in needs if judged.brings(need)] == ["certificate"]
+    assert not any(bare.brings(need) for need in needs)
+
+
 def test_training_batches_are_read_anew_each_time_and_keep_the_raw_batch(workload):
     for _ in range(2):
         read = list(workload.train_batches())
