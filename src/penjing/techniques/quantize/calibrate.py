@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Iterable, Mapping, Sequence
+from math import isfinite
 from typing import Any
 
 import torch
@@ -84,6 +85,8 @@ def signal_to_noise_db(reference: fx.GraphModule, candidate: fx.GraphModule, bat
         for y, z in zip(_floats(reference(*inputs)), _floats(candidate(*inputs)), strict=True):
             signal += float(y.double().square().sum())
             noise += float((y.double() - z.double()).square().sum())
+    if not isfinite(signal):
+        raise WorkloadError("Quantize: a held-out calibration batch gives NaN or infinity; mend the data or the model")
     return sqnr_db(signal, noise)
 
 
