@@ -6,10 +6,11 @@ from collections.abc import Mapping
 import numpy as np
 import pytest
 import torch
-from penjing.structure import Coupling, capture, couple, cut, cut_in_place, prove
-from penjing.structure.capture import fetch
 from structure_zoo import ZOO
 from torch import nn
+
+from penjing.structure import Coupling, capture, couple, cut, cut_in_place, prove
+from penjing.structure.capture import fetch
 
 # Their sizes are written into the forward: only the graph can be cut.
 GRAPH_ONLY = {"transformer", "fused attention", "encoder"}
@@ -83,7 +84,7 @@ def test_every_group_alone_is_proven(case: Case) -> None:
 
 
 def test_in_place_route_is_proven_or_refused(case: Case) -> None:
-    name, model, example, coupling = case
+    name, model, _, coupling = case
     removed = some(coupling)
     before = copy.deepcopy(model.state_dict())
     smaller = cut_in_place(copy.deepcopy(model), cut(coupling, removed).surgery)

@@ -44,6 +44,7 @@ class GraphModel(nn.Module):
 
     `.graph` is the fx.Graph, `.call_signature` its Signature, `.title` the name of the original's class.
 
+    >>> import torch
     >>> from penjing.structure import capture
     >>> graph_model = GraphModel.of(capture(nn.Sequential(nn.Linear(3, 2), nn.Dropout(0.5)), torch.zeros(2, 3)))
     >>> list(graph_model.state_dict()), graph_model.train()(torch.zeros(5, 3)).shape

@@ -108,6 +108,7 @@ def cut(coupling: Coupling, removed: Mapping[str, Sequence[int] | Units]) -> Cut
     Sliced tensors are new; the others are shared with the original, so nothing is copied that is not cut. The original
     and its graph are left as they were. Errors are those of `Coupling.removal`.
 
+    >>> from penjing.structure import couple
     >>> model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
     >>> done = cut(couple(model, torch.zeros(2, 3)), {"0": [1, 3]})
     >>> [tuple(p.shape) for p in done.module.parameters()]

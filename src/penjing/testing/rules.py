@@ -63,7 +63,8 @@ class RuleCase:
     """One operator and how to call it.
 
     `arguments` makes the positional arguments, and a dictionary of keywords as the last item if there are any.
-    `exact=False` says that the rule calls the cut inexact: then shapes are compared and the values of statistics are not.
+    `exact=False` says that the rule calls the cut inexact: then shapes are compared, and the values of statistics are
+    not.
 
     >>> RuleCase(torch.ops.aten.mm.default, lambda draw: (draw.tensor(3, 4), draw.tensor(4, 2)), groups=3).check()
     """
@@ -136,7 +137,7 @@ def _capture_call(operator: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) 
         return node
 
     placed = pytree.tree_map(place, (args, kwargs), is_leaf=lambda leaf: isinstance(leaf, Whole))
-    graph.create_node("call_function", operator, *placed, name="call")
+    graph.create_node("call_function", operator, placed[0], placed[1], name="call")
     graph.output(())
     values = pytree.tree_map(
         lambda leaf: leaf.tensor if isinstance(leaf, Whole) else leaf,

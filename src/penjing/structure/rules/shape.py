@@ -96,10 +96,14 @@ def movedim(site: Site) -> Ruling:
     """Dimensions moved to new places, the others keeping their order."""
     labels = site.labels(site["self"])
     rank = len(labels)
-    source, destination = ([dim] if isinstance(dim, int) else list(dim) for dim in site.node.args[1:3])  # type: ignore[union-attr,arg-type]
+    source, destination = (_dims(dim) for dim in site.node.args[1:3])
     placed = {at % rank: axis % rank for at, axis in zip(destination, source, strict=True)}
     rest = iter(axis for axis in range(rank) if axis not in placed.values())
     return Ruling((tuple(labels[placed[at] if at in placed else next(rest)] for at in range(rank)),))
+
+
+def _dims(dims: Any) -> list[int]:
+    return [dims] if isinstance(dims, int) else list(dims)
 
 
 @rule("expand", "expand_copy", "broadcast_to")

@@ -1,0 +1,79 @@
+"""Capture leaves the model as it was, frees the batch, and explains what it cannot do."""
+
+import pytest
+import torch
+from structure_zoo import ZOO, Vgg
+from torch import Tensor, nn
+
+from penjing.errors import CaptureError
+from penjing.structure import capture
+from penjing.workload import ExampleInputs
+
+
+def test_modes_and_random_state_are_restored() -> None:
+    model = Vgg().train()
+    model.features[1].eval()
+    modes = [module.training for module in model.modules()]
+    torch.manual_seed(3)
+    capture(model, torch.zeros(2, 3, 8, 8))
+    assert [module.training for module in model.modules()] == modes
+    drawn = torch.rand(1)
+    torch.manual_seed(3)
+    assert torch.equal(drawn, torch.rand(1))
+
+
+def test_an_example_of_one_sample_still_gives_a_free_batch() -> None:
+    captured = capture(Vgg(), torch.zeros(1, 3, 8, 8))
+    assert captured.fixed_batch is None
+    assert captured.module(torch.zeros(7, 3, 8, 8))[0].shape == (7, 5)
+
+
+def test_a_model_that_insists_on_its_batch_is_captured_with_it() -> None:
+    class Fixed(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x.reshape(4, 3) if x.shape[0] == 4 else x.reshape(-1)
+
+    captured = capture(Fixed(), torch.zeros(4, 3))
+    assert captured.fixed_batch
+    assert captured.shapes["input_1" if "input_1" in captured.shapes else "x"] == (4, 3)
+
+
+def test_data_dependent_control_flow_is_explained() -> None:
+    class Choice(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            if x.sum() > 0:
+                return x + 1
+            return x - 1
+
+    with pytest.raises(
+        CaptureError, match=r"cannot capture Choice at .*test_capture.py:\d+ \(if x.sum\(\) > 0:\).*torch.where"
+    ):
+        capture(Choice(), torch.ones(2, 3))
+
+
+def test_an_error_of_the_model_itself_is_named() -> None:
+    with pytest.raises(CaptureError, match="cannot capture Vgg"):
+        capture(Vgg(), torch.zeros(2, 4, 8, 8))
+
+
+def test_shapes_and_modules_are_named() -> None:
+    captured = capture(Vgg(), torch.zeros(2, 3, 8, 8))
+    assert captured.shapes["conv2d_1"] == (2, 12, 2, 2)
+    assert captured.node_module["conv2d_1"] == "features.4"
+    assert captured.shapes["features_4_weight"] == (12, 8, 3, 3)
+    assert captured.shapes_at(ExampleInputs.of(torch.zeros(5, 3, 8, 8)))["conv2d_1"] == (5, 12, 2, 2)
+    assert "features.1.running_mean" in captured.buffers
+    assert set(captured.parameters) == set(dict(Vgg().named_parameters()))
+
+
+def test_a_tied_parameter_is_counted_once() -> None:
+    model, example = ZOO["tied language model"]()
+    captured = capture(model, example)
+    total = sum(torch.Size(captured.shapes[node]).numel() for node in captured.parameter_nodes)
+    assert total == sum(parameter.numel() for parameter in model.parameters())
+
+
+def test_dynamic_shapes_can_free_more_than_the_batch() -> None:
+    dim = torch.export.Dim.DYNAMIC
+    captured = capture(ZOO["gated mlp"]()[0], torch.zeros(2, 5, 6), dynamic_shapes=({0: dim, 1: dim},))
+    assert captured.module(torch.zeros(3, 9, 6))[0].shape == (3, 9, 3)
