@@ -5,7 +5,17 @@
 
 from penjing.runtimes import onnxruntime as onnxruntime
 from penjing.runtimes.agreement import difference
-from penjing.runtimes.base import RUNTIMES, Artifact, Program, Run, Runtime, Session, load, register_runtime
+from penjing.runtimes.base import (
+    RUNTIMES,
+    Artifact,
+    Program,
+    Run,
+    Runtime,
+    Session,
+    find_runtime,
+    load,
+    register_runtime,
+)
 from penjing.runtimes.exporting import export
 from penjing.runtimes.nesting import Record
 from penjing.runtimes.signature import Input
@@ -21,6 +31,7 @@ __all__ = [
     "Session",
     "difference",
     "export",
+    "find_runtime",
     "load",
     "register_runtime",
 ]
