@@ -31,11 +31,12 @@ def test_an_example_of_one_sample_still_gives_a_free_batch() -> None:
 def test_a_model_that_insists_on_its_batch_is_captured_with_it() -> None:
     class Fixed(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
-            return x.reshape(4, 3) if x.shape[0] == 4 else x.reshape(-1)
+            return x.reshape(2, 6).relu() if x.shape[0] == 4 else x.relu()
 
     captured = capture(Fixed(), torch.zeros(4, 3))
-    assert captured.fixed_batch
-    assert captured.shapes["input_1" if "input_1" in captured.shapes else "x"] == (4, 3)
+    assert captured.fixed_batch is not None
+    assert "Constraints violated" in captured.fixed_batch
+    assert captured.shapes["relu"] == (2, 6)
 
 
 def test_data_dependent_control_flow_is_explained() -> None:
@@ -54,6 +55,13 @@ def test_data_dependent_control_flow_is_explained() -> None:
 def test_an_error_of_the_model_itself_is_named() -> None:
     with pytest.raises(CaptureError, match="cannot capture Vgg"):
         capture(Vgg(), torch.zeros(2, 4, 8, 8))
+
+
+def test_a_name_that_fx_reserves_is_refused() -> None:
+    model = nn.Sequential()
+    model.add_module("graph", nn.Linear(2, 2))
+    with pytest.raises(CaptureError, match=r"Sequential\.graph has a name that torch\.fx reserves"):
+        capture(model, torch.zeros(2, 2))
 
 
 def test_shapes_and_modules_are_named() -> None:

@@ -1,4 +1,4 @@
-"""The graph module behaves as the model that it came from: modes, counters, copies, devices, calls, training, export."""
+"""The graph module behaves as the model that it came from: modes, counters, copies, calls, training, export."""
 
 import copy
 import io
@@ -144,21 +144,6 @@ def test_a_constant_of_the_call_cannot_change() -> None:
         graph(x, bias, scale=3.0)
 
 
-def test_submodules_may_bear_the_names_of_our_own_attributes() -> None:
-    class Awkward(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.graph, self.title = nn.Linear(3, 4), nn.Linear(4, 2)
-
-        def forward(self, x: Tensor) -> Tensor:
-            return self.title(self.graph(x).relu())
-
-    model, x = Awkward(), torch.randn(2, 3)
-    done = cut(couple(model, x), {"graph": [0]})
-    assert done.module(x).shape == (2, 2)
-    assert list(done.module.state_dict()) == list(model.state_dict())
-
-
 def test_deepcopy_is_independent() -> None:
     model, example = ZOO["mobilenet"]()
     graph = graph_of(model, example)
@@ -180,7 +165,7 @@ def test_a_cut_graph_trains() -> None:
     model, example = ZOO["vgg"]()
     graph = cut(couple(model, example), {"features.0": [0, 3], "features.4": [1]}).module.train()
     x, target = torch.randn(16, 3, 8, 8), torch.randint(5, (16,))
-    optimizer = torch.optim.SGD(graph.parameters(), lr=0.05)
+    optimizer = torch.optim.Adam(graph.parameters(), lr=0.02)
     losses = []
     for _ in range(30):
         optimizer.zero_grad()

@@ -100,4 +100,5 @@ def _plain_name(name: str) -> str:
 def _refresh_masked(module: nn.Module) -> None:
     """torch.nn.utils.prune keeps the product of weight and mask as an attribute, made anew before each forward."""
     for name in [key.removesuffix("_orig") for key in module._parameters if key.endswith("_orig")]:
-        setattr(module, name, getattr(module, f"{name}_orig") * getattr(module, f"{name}_mask"))
+        masked = getattr(module, f"{name}_orig") * getattr(module, f"{name}_mask")
+        setattr(module, name, masked.detach())

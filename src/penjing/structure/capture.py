@@ -19,6 +19,8 @@ from penjing.structure.rules import Shape, Shapes, owner_of
 from penjing.workload.inputs import ExampleInputs
 from penjing.workload.modes import preserved
 
+_RESERVED = ("graph", "code")
+
 
 @dataclass(frozen=True)
 class Signature:
@@ -235,6 +237,9 @@ def capture(model: nn.Module, example: Any, dynamic_shapes: Any = None) -> Captu
     (4, 2)
     """
     example = ExampleInputs.of(example)
+    for name in _RESERVED:
+        if name in {**model._modules, **model._parameters, **model._buffers}:
+            raise CaptureError(f"{type(model).__name__}.{name} has a name that torch.fx reserves for itself; rename it")
     if dynamic_shapes is not None:
         return _captured(model, example, _export(model, example, dynamic_shapes))
     free = example.with_batch(2) if example.batch_size == 1 else example
@@ -260,10 +265,10 @@ def _batch_free(model: nn.Module, example: ExampleInputs) -> Any:
 def _export(model: nn.Module, example: ExampleInputs, dynamic_shapes: Any) -> torch.export.ExportedProgram:
     with preserved(model), torch.no_grad(), _plain_operators():
         model.eval()
+        # torch.export marks the tensors that it is given, and leaves its marks on them when it fails.
+        args, kwargs = pytree.tree_map_only(Tensor, Tensor.detach, (tuple(example.args), dict(example.kwargs)))
         try:
-            return torch.export.export(
-                model, tuple(example.args), dict(example.kwargs), dynamic_shapes=dynamic_shapes, strict=False
-            )
+            return torch.export.export(model, args, kwargs, dynamic_shapes=dynamic_shapes, strict=False)
         except Exception as problem:  # torch.export raises whatever the model's own code raises
             raise CaptureError(_explain(model, problem)) from problem
 

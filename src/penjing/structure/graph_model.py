@@ -20,9 +20,6 @@ _MODES = {
 }
 
 
-_PUBLIC = ("graph", "call_signature", "title")
-
-
 def count_batch(counter: Tensor, training: bool, momentum: float | None) -> float:
     """Count one more batch of a batch norm in training; give the weight of its statistics in the running ones.
 
@@ -41,8 +38,6 @@ class GraphModel(nn.Module):
     Each operator that depends on the mode reads the `training` flag of the module that owned it: a batch norm can be
     put into eval mode alone, as in the original. Constants that the original's state_dict leaves out are buffers here,
     so that the state_dict together with the graph is the whole model.
-
-    `.graph` is the fx.Graph, `.call_signature` its Signature, `.title` the name of the original's class.
 
     >>> import torch
     >>> from penjing.structure import capture
@@ -104,14 +99,10 @@ class GraphModel(nn.Module):
         call: Callable[..., Any] = self.__dict__["_call"]
         return call
 
-    def __getattr__(self, name: str) -> Any:
-        # These come after the original's own submodules and parameters, which may bear the same names.
-        try:
-            return super().__getattr__(name)
-        except AttributeError:
-            if name in _PUBLIC and f"_{name}" in self.__dict__:
-                return self.__dict__[f"_{name}"]
-            raise
+    @property
+    def graph(self) -> fx.Graph:
+        """The graph that runs; to change it, make another module with `with_graph`."""
+        return self._graph
 
     def __getstate__(self) -> dict[str, Any]:
         return {key: value for key, value in self.__dict__.items() if key != "_call"}

@@ -183,7 +183,9 @@ def in_double(graph: fx.Graph) -> fx.Graph:
 
 def _double(module: nn.Module, noise: Mapping[str, Tensor]) -> nn.Module:
     """A float64 copy of the candidate in eval mode, with the noise added."""
-    module = copy.deepcopy(module).double().eval()
+    # What a parametrised weight left behind at the last forward has a history, and cannot be copied with it.
+    left = (value for part in module.modules() for value in vars(part).values() if isinstance(value, Tensor))
+    module = copy.deepcopy(module, {id(value): value.detach() for value in left}).double().eval()
     if isinstance(module, GraphModel):
         module = module.with_graph(in_double(module.graph))
     tensors = {

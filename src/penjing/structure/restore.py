@@ -56,8 +56,8 @@ def save_graph(model: nn.Module, path: str | Path) -> None:
     data = {
         "schema": 1,
         "format": "penjing-graph",
-        "title": model.title,
-        "signature": _encode_signature(model.call_signature),
+        "title": model._title,
+        "signature": _encode_signature(model._call_signature),
         "parameters": {name: parameter.requires_grad for name, parameter in model.named_parameters()},
         "tied": tied,
         "nodes": [
