@@ -138,7 +138,7 @@ def _decode_target(op: str, target: str) -> Any:
     found = getattr(getattr(getattr(torch.ops, namespace), name), overload)
     if not isinstance(found, torch._ops.OpOverload):
         raise ValueError(f"{target!r} is no operator")
-    if (namespace != "aten" and found._schema.name not in RULES) or found._schema.name in _FILES:
+    if (namespace not in ("aten", "penjing") and found._schema.name not in RULES) or found._schema.name in _FILES:
         raise ValueError(f"{target!r} is not allowed in a graph; import the library that registers a rule for it")
     return found
 
