@@ -130,8 +130,6 @@ class Atoms:
         unique, inverse = np.unique(roots, return_inverse=True)
         factors = [self._factors(i) for i in unique.tolist()]
         width = max(map(len, factors))
-        if width == 1:
-            return roots
         table = np.zeros((len(unique), width), dtype=np.int64)
         for row, atoms in zip(table, factors, strict=True):
             row[: len(atoms)] = atoms

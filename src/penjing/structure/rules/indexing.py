@@ -186,3 +186,96 @@ def index(site: Site) -> Ruling:
     before = [labels[axis] for axis in range(at[0])] if contiguous else []
     after = [labels[axis] for axis in range(len(before), rank) if axis not in at]
     return Ruling(((*before, *looked_up, *after),))
+
+
+@rule("slice_scatter")
+def slice_scatter(site: Site) -> Ruling:
+    """x with x[..., start:end, ...] replaced."""
+    x, source = site["self"], site["src"]
+    labels, axis = list(site.labels(x)), site["dim"] % len(site.shape(x))
+    size = site.shape(x)[axis]
+    start, end, step = _bounds(site, size)
+    if start is None or end is None or step != 1:
+        raise ValueError("the slice depends on the input or has a step")
+    for other, label in enumerate(site.labels(source)):
+        if other != axis:
+            labels[other] = site.equate(labels[other], label)
+        elif labels[axis] is None:
+            site.equate(None, label)
+        else:
+            site.equate(labels[axis][start:end], label)
+    constants = {"start": Position(labels[axis], start), "end": Position(labels[axis], end)}
+    return Ruling((tuple(labels),), constants)
+
+
+@rule("gather")
+def gather(site: Site) -> Ruling:
+    """y[..., i, ...] = x[..., index[..., i, ...], ...] along one dimension."""
+    x, index_ = site["self"], site["index"]
+    axis = site["dim"] % len(site.shape(x))
+    result = list(site.labels(index_))
+    for other, label in enumerate(site.labels(x)):
+        if other == axis or site.shape(x)[other] != site.shape(index_)[other]:
+            site.freeze(label, "indices are looked up")
+        else:
+            result[other] = site.equate(label, result[other])
+    return Ruling((tuple(result),))
+
+
+@rule("topk", "sort", "argsort", "kthvalue", "msort", "diff", "unfold")
+def along(site: Site) -> Ruling:
+    """Operators that compare the indices of one dimension with each other: it is kept, the others pass through."""
+    labels = list(site.labels(site["self"]))
+    axis = site.arguments.get("dim", site.arguments.get("dimension", 0 if site.operator == "aten::msort" else -1))
+    site.freeze(labels[axis], "its indices are compared with each other")
+    labels[axis] = None
+    outputs = []
+    for shape in site.output_shapes:
+        rank = len(shape or ())
+        kept = labels if rank >= len(labels) else [label for i, label in enumerate(labels) if i != axis % len(labels)]
+        outputs.append((*kept, *(None,) * (rank - len(kept))))
+    return Ruling(tuple(outputs))
+
+
+@rule("repeat_interleave")
+def repeat_interleave(site: Site) -> Ruling:
+    """Every index of one dimension repeated in place."""
+    x, times = site["self"], site["repeats"]
+    if site["dim"] is None or not isinstance(times, int):
+        raise ValueError("the number of repeats depends on the input")
+    labels = list(site.labels(x))
+    axis = site["dim"] % len(labels)
+    labels[axis] = site.atoms.merge([labels[axis], None], [site.shape(x)[axis], times])
+    return Ruling((tuple(labels),))
+
+
+@rule("glu")
+def glu(site: Site) -> Ruling:
+    """y = a * sigmoid(b), a and b the halves of one dimension."""
+    labels = list(site.labels(site["self"]))
+    label = labels[site["dim"]]
+    if label is not None:
+        labels[site["dim"]] = site.equate(label[: len(label) // 2], label[len(label) // 2 :])
+    return Ruling((tuple(labels),))
+
+
+@rule(
+    *(
+        "index_put",
+        "scatter",
+        "scatter_add",
+        "scatter_reduce",
+        "index_add",
+        "index_copy",
+        "index_fill",
+        "select_scatter",
+    ),
+    *("masked_select", "nonzero", "masked_scatter", "take_along_dim", "histc", "bincount", "searchsorted", "bucketize"),
+    *("as_strided", "as_strided_copy", "meshgrid", "one_hot", "unique_consecutive", "_unique2", "multinomial"),
+)
+def whole(site: Site) -> Ruling:
+    """Operators that write or read at places named by values: everything they touch is kept."""
+    for node in site.tensors:
+        for label in site.labels(node):
+            site.freeze(label, "it is read or written by position")
+    return Ruling(site.fixed())

@@ -2,6 +2,7 @@
 
 from torch import fx
 
+from penjing.structure.atoms import Label
 from penjing.structure.rules.registry import rule
 from penjing.structure.rules.site import Labels, Ruling, Site
 
@@ -43,3 +44,47 @@ def product(site: Site, a: object, b: object) -> Labels:
         site.equate(left[-1], right[-2] if len(right) > 1 else right[-1])
     batch = site.broadcast_labels([(left[:-2], left_shape[:-2]), (right[:-2], right_shape[:-2])])
     return (*batch, *left[-2:-1], *(right[-1:] if len(right) > 1 else ()))
+
+
+@rule("outer", "ger")
+def outer(site: Site) -> Ruling:
+    """y[i, j] = a[i] * b[j]."""
+    a, b = site.node.args
+    return Ruling(((*site.labels(a), *site.labels(b)),))
+
+
+@rule("addmv")
+def addmv(site: Site) -> Ruling:
+    """y = c + a @ x."""
+    added, a, x = site.node.args[:3]
+    operands = [(site.labels(added), site.shape(added)), (product(site, a, x), site.output_shape)]
+    return Ruling((site.broadcast_labels(operands),))
+
+
+@rule("bilinear")
+def bilinear(site: Site) -> Ruling:
+    """y[..., o] = sum_ij a[..., i] * w[o, i, j] * b[..., j] + bias[o]."""
+    a, b, weight = site["input1"], site["input2"], site["weight"]
+    outputs, first, second = site.labels(weight)
+    site.equate(site.labels(a)[-1], first)
+    site.equate(site.labels(b)[-1], second)
+    if site["bias"] is not None:
+        outputs = site.equate(outputs, site.labels(site["bias"])[0])
+    return Ruling(((*map(site.equate, site.labels(a)[:-1], site.labels(b)[:-1]), outputs),))
+
+
+@rule("einsum")
+def einsum(site: Site) -> Ruling:
+    """Dimensions under one letter are the same; letters that are not in the output are contracted."""
+    equation, operands = site["equation"].replace(" ", ""), site["tensors"]
+    inputs, arrow, output = equation.partition("->")
+    if "." in equation:
+        raise ValueError(f"the equation {equation!r} has an ellipsis")
+    if not arrow:
+        output = "".join(sorted(letter for letter in set(inputs) - {","} if inputs.count(letter) == 1))
+    by_letter: dict[str, Label] = {}
+    for letters, operand in zip(inputs.split(","), operands, strict=True):
+        for letter, label, size in zip(letters, site.labels(operand), site.shape(operand), strict=True):
+            if size > 1:
+                by_letter[letter] = site.equate(by_letter[letter], label) if letter in by_letter else label
+    return Ruling((tuple(by_letter.get(letter) for letter in output),))

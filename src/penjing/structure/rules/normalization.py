@@ -12,7 +12,7 @@ def batch_norm(site: Site) -> Ruling:
     for name in ("weight", "bias", "running_mean", "running_var"):
         if site[name] is not None:
             labels[1] = site.equate(labels[1], site.labels(site[name])[0])
-    uses_batch = site["training"] if site.operator == "aten::batch_norm" else site["use_input_stats"]
+    uses_batch = site.arguments.get("training") or site.arguments.get("use_input_stats")
     others = [label for axis, label in enumerate(labels) if axis != 1]
     inexact = tuple(Inexact(label, "batch statistics") for label in others) if uses_batch else ()
     return Ruling((tuple(labels),), inexact=inexact)
@@ -51,6 +51,23 @@ def group_norm(site: Site) -> Ruling:
             labels[1] = site.equate(labels[1], site.labels(site[name])[0])
     inexact = (Inexact(within, "group norm"), *(Inexact(label, "group norm") for label in labels[2:]))
     return Ruling((tuple(labels),), {"num_groups": Count(group, groups)}, inexact)
+
+
+@rule("_native_batch_norm_legit_no_training")
+def native_batch_norm(site: Site) -> Ruling:
+    """The decomposed form: outputs the result and two empty tensors."""
+    ruling = batch_norm(site)
+    return Ruling((*ruling.outputs, *site.fixed()[1:]))
+
+
+@rule("native_layer_norm")
+def native_layer_norm(site: Site) -> Ruling:
+    """The decomposed form: outputs the result, the means and the inverse deviations."""
+    ruling = layer_norm(site)
+    (labels,) = ruling.outputs
+    sizes = len(site["normalized_shape"])
+    statistics = (*labels[:-sizes], *(None,) * sizes)
+    return Ruling((labels, statistics, statistics), ruling.constants, ruling.inexact)
 
 
 @rule("softmax", "log_softmax", "_softmax", "_log_softmax")

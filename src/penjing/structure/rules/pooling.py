@@ -38,3 +38,33 @@ def pad(site: Site) -> Ruling:
             site.freeze(label, "it is padded")
             labels[-1 - i] = None
     return Ruling((tuple(labels),))
+
+
+@rule("im2col")
+def im2col(site: Site) -> Ruling:
+    """[N, C, H, W] -> [N, C * kh * kw, L]: the windows of every position, laid out as columns."""
+    x, kernel = site["self"], site["kernel_size"]
+    labels, channels = site.labels(x), site.shape(x)[-3]
+    for label in labels[-2:]:
+        site.hold(label)
+    merged = site.atoms.merge([labels[-3], None, None], [channels, *kernel])
+    return Ruling(((*labels[:-3], merged, None),))
+
+
+@rule("col2im")
+def col2im(site: Site) -> Ruling:
+    """[N, C * kh * kw, L] -> [N, C, H, W]: overlapping windows added up."""
+    labels, kernel = site.labels(site["self"]), site["kernel_size"]
+    channels, *window = site.atoms.split(labels[-2], [site.output_shape[-3], *kernel])
+    for label in (*window, labels[-1]):
+        site.freeze(label, "it becomes a position")
+    return Ruling(((*labels[:-2], channels, None, None),))
+
+
+@rule("grid_sampler")
+def grid_sampler(site: Site) -> Ruling:
+    """y[n, c, ...] = x[n, c, at(grid[n, ...])]."""
+    labels, grid = site.labels(site["input"]), site.labels(site["grid"])
+    for label in (*labels[2:], *grid[1:]):
+        site.freeze(label, "it is a position")
+    return Ruling(((site.equate(labels[0], grid[0]), labels[1], *(None,) * (len(labels) - 2)),))

@@ -47,6 +47,27 @@ def recurrent(site: Site) -> Ruling:
     return Ruling(((*x[:-1], inputs), *(final,) * len(states)))
 
 
+@rule("lstm_cell", "gru_cell", "rnn_tanh_cell", "rnn_relu_cell")
+def cell(site: Site) -> Ruling:
+    """One step of the same recurrence; the states are inputs and outputs."""
+    gates = _GATES[site.operator.removesuffix("_cell")]
+    states = site["hx"] if isinstance(site["hx"], (list, tuple)) else [site["hx"]]
+    size = site.shape(states[0])[-1]
+    inputs, hidden = site.labels(site["w_ih"])[1], site.labels(site["w_hh"])[1]
+    site.equate(site.labels(site["input"])[-1], inputs)
+    for name in ("w_ih", "w_hh", "b_ih", "b_hh"):
+        if site[name] is not None:
+            gate, unit = site.atoms.split(site.labels(site[name])[0], [gates, size])
+            site.freeze(gate, "a gate cannot be removed")
+            hidden = site.equate(hidden, unit)
+    for state in states:
+        hidden = site.equate(hidden, site.labels(state)[-1])
+    batch = site.broadcast_labels(
+        [(site.labels(node)[:-1], site.shape(node)[:-1]) for node in (site["input"], *states)]
+    )
+    return Ruling(((*batch, hidden),) * len(site.output_shapes))
+
+
 def _unknown(site: Site) -> Ruling:
     """Projections and packed sequences: kept whole."""
     for node in site.tensors:
