@@ -116,12 +116,22 @@ def test_no_candidate_ends_with_nothing_chosen() -> None:
 def test_a_contract_that_cannot_be_met_judges_the_best_effort() -> None:
     done = [candidate(0, 0.05, 8.0), candidate(1, 0.02, 6.0)]
     assert finalists(done, LATTICE) == ("h1",)
-    events = [BASELINE, LATTICE, {"event": "freeze", "hashes": ["h1"]}, {"event": "verdict", "hash": "h1", "outcome": "fail"}]
+    events = [
+        BASELINE,
+        LATTICE,
+        {"event": "freeze", "hashes": ["h1"]},
+        {"event": "verdict", "hash": "h1", "outcome": "fail"},
+    ]
     assert plan(events) == Finish("h1")
 
 
 def test_finalists_climb_in_speed_and_keep_hard_limits() -> None:
-    done = [candidate(0, 0.001, 8.0), candidate(1, 0.002, 9.0), candidate(2, 0.003, 5.0), candidate(3, 0.004, 2.0, limits_hold=False)]
+    done = [
+        candidate(0, 0.001, 8.0),
+        candidate(1, 0.002, 9.0),
+        candidate(2, 0.003, 5.0),
+        candidate(3, 0.004, 2.0, limits_hold=False),
+    ]
     assert finalists(done, LATTICE) == ("h0", "h2")
 
 

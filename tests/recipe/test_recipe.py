@@ -8,7 +8,18 @@ from hypothesis import strategies as st
 from torch import nn
 
 from penjing.errors import ContractError, RecipeError
-from penjing.recipe import Contract, Finetune, MaxDrop, MinValue, PruneChannels, Quantize, Recipe, Sparsify, Step, as_recipe
+from penjing.recipe import (
+    Contract,
+    Finetune,
+    MaxDrop,
+    MinValue,
+    PruneChannels,
+    Quantize,
+    Recipe,
+    Sparsify,
+    Step,
+    as_recipe,
+)
 from penjing.types import Budget, Scope
 
 steps = st.one_of(
@@ -21,9 +32,15 @@ steps = st.one_of(
         groups=st.sampled_from([None, ("blocks.*",), ("a", "b")]),
         exclude=st.sampled_from([(), ("fc",)]),
     ),
-    st.builds(Sparsify, st.one_of(st.floats(0, 0.99), st.integers(0, 100)), parameters=st.sampled_from([None, ("conv.weight",)])),
+    st.builds(
+        Sparsify,
+        st.one_of(st.floats(0, 0.99), st.integers(0, 100)),
+        parameters=st.sampled_from([None, ("conv.weight",)]),
+    ),
     st.builds(Quantize, overrides=st.sampled_from([{}, {"fc": "float"}])),
-    st.builds(Finetune, epochs=st.floats(0.25, 40), lr=st.sampled_from([None, 0.1]), patience=st.sampled_from([None, 3])),
+    st.builds(
+        Finetune, epochs=st.floats(0.25, 40), lr=st.sampled_from([None, 0.1]), patience=st.sampled_from([None, 3])
+    ),
 )
 
 

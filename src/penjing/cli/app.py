@@ -5,11 +5,10 @@ import os
 import sys
 from collections.abc import Sequence
 
-import click
 import typer
 
 from penjing.cli import demo, inspect, judging, making, searching, starting
-from penjing.cli.shared import ExitCode, console, errors_console
+from penjing.cli.shared import ExitCode, errors_console
 from penjing.errors import PenjingError
 
 app = typer.Typer(
@@ -32,22 +31,13 @@ def run(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and give its exit code."""
     logging.basicConfig(level=os.environ.get("PENJING_LOG", "WARNING"), format="%(message)s", stream=sys.stderr)
     try:
-        code = app(args=list(arguments) if arguments is not None else None, standalone_mode=False)
+        app(args=list(arguments) if arguments is not None else None)
+    except SystemExit as end:
+        if end.code == ExitCode.INTERRUPTED:
+            errors_console.print("interrupted; what was finished is kept, the same command goes on from there")
+        return int(end.code or 0)
     except PenjingError as problem:
         errors_console.print(f"[bold red]{type(problem).__name__}[/]: ", end="", highlight=False)
-        errors_console.print(str(problem), markup=False, highlight=False)
+        errors_console.print(str(problem), markup=False, highlight=False, soft_wrap=True)
         return ExitCode.ERROR
-    except click.exceptions.Abort:
-        return ExitCode.INTERRUPTED
-    except click.exceptions.Exit as stop:
-        return stop.exit_code
-    except click.ClickException as problem:
-        problem.show()
-        return ExitCode.USAGE
-    except KeyboardInterrupt:
-        errors_console.print("interrupted; what was finished is kept, the same command goes on from there")
-        return ExitCode.INTERRUPTED
-    except BrokenPipeError:
-        return ExitCode.DONE
-    console.file.flush()
-    return int(code) if isinstance(code, int) else ExitCode.DONE
+    return ExitCode.DONE

@@ -34,7 +34,7 @@ def demo_command(
 
     told = power(1797 - TRAIN - SEARCH, discordance=0.01, max_drop=MAX_DROP)
     if not as_json:
-        console.print("The digits: 1,797 images of 8x8 pixels. Contract: at most 2 points of accuracy may be lost.")
+        console.print("The digits, 1,797 images of 8x8 pixels; the contract: at most 2 points of accuracy are lost.")
         console.print(told.sentence(), highlight=False)
     with Bar(quiet=as_json) as bar:
         workload = trained_digits(out / "original.safetensors", seed, bar)

@@ -35,7 +35,7 @@ def bench_command(
     if as_json:
         print_json(latency.to_data())
     else:
-        console.print(latency.sentence(), markup=False, highlight=False)
+        console.print(str(latency), markup=False, highlight=False)
 
 
 def judge_command(

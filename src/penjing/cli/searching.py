@@ -81,7 +81,7 @@ def report_command(
     from penjing.reporting import compose, print_summary, write_report
     from penjing.runs import read_journal
 
-    data = compose(read_journal(run), run)
+    data = compose(read_journal(run))
     path = write_report(run, data)
     if as_json:
         print_json(data.model_dump(mode="json"))

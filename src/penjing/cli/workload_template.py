@@ -1,4 +1,4 @@
-"""What Penjing needs to know: the model, how it is called, its data, its metric. Put yours in; this file runs as it is."""
+"""What Penjing needs to know: the model, how it is called, its data, its metric. Runs as it is; put yours in."""
 
 from pathlib import Path
 

@@ -1,16 +1,18 @@
 """What the plan can ask for: each action does its work and ends in one event of the journal."""
 
+import copy
 import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from penjing._version import __version__
 from penjing.errors import PenjingError
-from penjing.measuring import measure, peak_memory_bytes
+from penjing.measuring import machine, measure, memory
 from penjing.planning import (
     Action,
     Baseline,
@@ -24,19 +26,20 @@ from penjing.planning import (
     objective,
     without_recovery,
 )
-from penjing.profiling import profile
-from penjing.recipe import Contract, Recipe
+from penjing.profiling import Profile, profile
+from penjing.recipe import Contract, Finetune, Recipe
 from penjing.runs import RunFolder, candidate_hash
 from penjing.runtimes import Artifact, export
 from penjing.storage import atomic_folder
 from penjing.structure import capture, couple
-from penjing.techniques import Outcome, apply
-from penjing.training import Progress, epoch_seconds
-from penjing.types import Split, Status
+from penjing.techniques import TECHNIQUES, Outcome, apply
+from penjing.training import Progress, finetune
+from penjing.types import Direction, Split, Status
 from penjing.verdict import judge, power
 from penjing.workload import Workload
 
 ASSUMED_DISCORDANCE = 0.05
+TIMED_STEPS = 16
 
 logger = logging.getLogger("penjing")
 
@@ -87,11 +90,12 @@ def baseline(line: Line, _: Action) -> None:
         title=workload.name or type(workload.model).__name__,
         macs=found.macs,
         params=found.params,
-        layers=found.to_data()["layers"],
+        layers=_layers(found),
         frozen=[[f"{part.parameter}, dimension {part.dim}", part.reason] for part in coupling.frozen],
         prunable=any(group.prunable and group.exact for group in coupling.groups),
         epoch_s=epoch_seconds(workload) if workload.brings("train") else None,
         power=asdict(power(workload.size(Split.CERTIFICATE), ASSUMED_DISCORDANCE, line.contract.alpha)),
+        **_terms(line),
         seconds=time.monotonic() - started,
         **figures,
     )
@@ -122,17 +126,12 @@ def probe(line: Line, action: Probe) -> None:
     recipe = without_recovery(line.recipe(action.index))
 
     def work() -> dict[str, Any]:
-        outcome = apply(line.workload, recipe, seed=line.seed)
-        folder = line.folder.scratch(f"probe-{action.index}")
-        artifact = export(outcome.model, line.workload.example, folder, line.runtime)
+        scratch = line.folder.scratch(f"probe-{action.index}")
+        outcome, found = _applied(line, recipe, scratch)
+        artifact = export(outcome.model, line.workload.example, scratch / "artifact", line.runtime)
         latency = measure(artifact, line.workload.example, seconds=1.0)
-        found = profile(outcome.model, line.workload.example)
-        return {
-            "latency_ms": latency.median_ms,
-            "size_bytes": artifact.size_bytes,
-            "memory_bytes": found.peak_activation_bytes,
-            "macs": found.macs,
-        }
+        figures = {"latency_ms": latency.median_ms, "size_bytes": artifact.size_bytes, "macs": found.macs}
+        return {**figures, "memory_bytes": found.peak_activation_bytes}
 
     _attempt(line, "probe", action.index, work)
 
@@ -144,24 +143,22 @@ def recover(line: Line, action: Recover) -> None:
         weights=line.workload.model_fingerprint(),
         recipe=recipe.to_data(),
         data=line.workload.fingerprint(Split.SEARCH),
-        versions={"penjing": __version__, "seed": str(line.seed)},
+        runtime=line.runtime,
+        seed=line.seed,
+        version=__version__,
     )
 
     def work() -> dict[str, Any]:
-        outcome = apply(
-            line.workload, recipe, seed=line.seed, resume_dir=line.folder.scratch(name), progress=line.progress
-        )
-        found = profile(outcome.model, line.workload.example)
+        outcome, found = _applied(line, recipe, line.folder.scratch(name))
         figures = _deployed(line, name, outcome.model, outcome)
-        value = drop_of(line, figures["value"])
         return {
             "hash": name,
             "recipe": recipe.to_data(),
-            "drop": value,
+            "drop": drop_of(line, figures["value"]),
             "limits_hold": _limits_hold(line.contract, figures),
             "macs": found.macs,
             "params": found.params,
-            "layers": found.to_data()["layers"],
+            "layers": _layers(found),
             "log": [asdict(row) for row in outcome.log],
             **figures,
         }
@@ -179,7 +176,8 @@ def judge_one(line: Line, action: Judge) -> None:
     """Judge a frozen candidate on the certificate split."""
     reference, candidate = line.artifact("baseline"), line.artifact(action.hash)
     verdict = judge(reference, candidate, line.workload, line.contract, family=line.folder.identity_hash)
-    line.write("verdict", hash=action.hash, outcome=str(verdict.outcome), verdict=verdict.to_data())
+    data = {**verdict.to_data(), "sentence": verdict.sentence()}
+    line.write("verdict", hash=action.hash, outcome=str(verdict.outcome), verdict=data)
 
 
 ACTIONS: Mapping[type[Action], Callable[[Line, Any], None]] = {
@@ -195,8 +193,72 @@ ACTIONS: Mapping[type[Action], Callable[[Line, Any], None]] = {
 def drop_of(line: Line, value: float) -> float:
     """Give what was lost against the baseline on the search split, in the contract's terms."""
     before = float(line.last("baseline")["value"])
-    lost = line.workload.metric.drop(before, value)
+    lost = before - value if line.workload.metric.direction is Direction.HIGHER else value - before
     return lost / abs(before) if line.contract.relative and before else lost
+
+
+def epoch_seconds(workload: Workload) -> float:
+    """Time a few steps of the original's recovery, its own teacher beside it, and give the seconds of a whole epoch."""
+    model = copy.deepcopy(workload.model)
+    share = min(1.0, TIMED_STEPS / workload.train_steps)
+    started = time.monotonic()
+    finetune(model, workload, Finetune(epochs=share), teacher=workload.model)
+    return (time.monotonic() - started) / share
+
+
+def _applied(line: Line, recipe: Recipe, scratch: Path) -> tuple[Outcome, Profile]:
+    """Apply a recipe; its static figures are those before the steps that close it, which leave no modules to count."""
+
+    def applied(recipe: Recipe) -> Outcome:
+        return apply(line.workload, recipe, seed=line.seed, resume_dir=scratch, progress=line.progress)
+
+    before = Recipe([step for step in recipe if not TECHNIQUES[type(step)].last])
+    found = profile(applied(before).model, line.workload.example)
+    return applied(recipe), found
+
+
+def _layers(found: Profile) -> list[dict[str, Any]]:
+    """Give the layers that compute, with their widths: dimension 1 of a convolution's output, else the last."""
+    rows = []
+    for layer in found.layers:
+        if layer.macs and layer.output_shape:
+            width = layer.output_shape[1 if layer.type.startswith("Conv") else -1]
+            rows.append(
+                {"name": layer.name, "type": layer.type, "width": width, "params": layer.params, "macs": layer.macs}
+            )
+    return rows
+
+
+def _terms(line: Line) -> dict[str, Any]:
+    """Give what a report needs to know of the run besides its figures."""
+    contract, metric, here = line.contract, line.workload.metric, machine()
+    return {
+        "runtime": line.runtime,
+        "metric": {"name": metric.name, "direction": str(metric.direction), "low": metric.low, "high": metric.high},
+        "contract": {
+            "describe": contract.describe(),
+            "objective": objective(contract),
+            "max_drop": contract.max_drop,
+            "relative": contract.relative,
+            "alpha": contract.alpha,
+            "max_latency_ms": contract.max_latency_ms,
+        },
+        "machine": {
+            "processor": here.cpu,
+            "instructions": " ".join(here.instructions),
+            "cores": here.cores,
+            "memory": f"{here.memory_bytes / 2**30:.1f} GiB",
+            "system": here.system,
+            "fingerprint": here.fingerprint,
+        },
+        "versions": {"penjing": __version__, **here.versions},
+        "hashes": {
+            "model": line.workload.model_fingerprint(),
+            "search data": line.workload.fingerprint(Split.SEARCH),
+            "certificate data": line.workload.fingerprint(Split.CERTIFICATE),
+        },
+        "commands": {"go on": f"penjing resume {line.folder.path}", "report": f"penjing report {line.folder.path}"},
+    }
 
 
 def _deployed(line: Line, name: str, model: nn.Module, outcome: Outcome | None) -> dict[str, Any]:
@@ -220,7 +282,7 @@ def _deployed(line: Line, name: str, model: nn.Module, outcome: Outcome | None) 
         "latency_ms": latencies[str(example.batch_size)].median_ms,
         "latencies": {n: latency.to_data() for n, latency in latencies.items()},
         "size_bytes": artifact.size_bytes,
-        "memory_bytes": peak_memory_bytes(artifact, example),
+        "memory_bytes": memory(artifact, example).model_bytes,
     }
 
 

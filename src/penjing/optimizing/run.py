@@ -20,7 +20,7 @@ from penjing.runs import RunFolder
 from penjing.runtimes import Artifact, find_runtime
 from penjing.training import Progress
 from penjing.types import Decision, Split, Status
-from penjing.verdict import Verdict, check_contract, power
+from penjing.verdict import Verdict, power, terms_of
 from penjing.workload import Workload
 
 logger = logging.getLogger("penjing")
@@ -70,7 +70,7 @@ def optimize(
         raise RunError(f"cluster={cluster!r}: search over several machines is not part of this version; leave it out")
     budget_s = seconds(budget)
     find_runtime(runtime)
-    check_contract(contract, workload)
+    terms_of(workload, contract)
     logger.info("%s", told_power(workload, contract))
     with RunFolder.open(out, identity(workload, contract, runtime, seed), resume=resume) as folder:
         line = Line(workload, contract, runtime, folder, budget_s, seed, progress)
@@ -135,6 +135,6 @@ def _finish(line: Line, action: Finish) -> Run:
     if not any(event["event"] == "finish" for event in line.events()):
         line.write("finish", chosen=chosen, contract=line.contract.describe())
     events = line.events()
-    report = write_report(line.folder.path, compose(events, line.contract, line.workload.metric, line.folder.path))
+    report = write_report(line.folder.path, compose(events))
     front = tuple(event for event in events if event["event"] in ("baseline", "candidate"))
     return Run(line.folder.path, line.artifact(chosen), verdict, front, report)

@@ -48,8 +48,7 @@ def _at_least(step: str, name: str, value: float, low: float) -> None:
 class PruneChannels(Step):
     """Remove whole channels, neurons or heads, so that the model becomes smaller and dense.
 
-    ratio: share of `of` that goes, in [0, 1). `of="channels"` counts channels of each group, "macs" and "params" search
-    the cut whose remaining share is 1 - ratio. `round_to` keeps widths at multiples of a number: "auto" takes the width
+    ratio: share of `of` that goes, in [0, 1). "channels" counts the units of all groups, "macs" and "params" search the cut whose remaining share is 1 - ratio. `round_to` keeps widths at multiples of a number: "auto" takes the width
     that fills the runtime's kernel blocks, None rounds nothing. `compensate` refits the following layer by least squares
     on calibration data.
     """

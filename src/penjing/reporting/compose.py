@@ -4,13 +4,13 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from penjing.recipe import Recipe
+from penjing.recipe import Quantize, Recipe
 from penjing.reporting.data import (
     Candidate,
     Fact,
     Figure,
-    FrozenPart,
     Front,
+    FrozenPart,
     Judgement,
     Layer,
     Limit,
@@ -169,7 +169,7 @@ def _metric_row(base: Event, chosen: Event, verdict: Mapping[str, Any] | None) -
 
 
 def _latency(latency: Mapping[str, Any]) -> Figure:
-    noisy = ", noisy" if latency["noisy"] else ""
+    noisy = ", noisy" if latency["noise"] else ""
     note = f"p95 {latency['p95_ms']:.3g} ms{noisy}"
     return Figure.of(latency["median_ms"], latency["low_ms"], latency["high_ms"], note)
 
@@ -195,8 +195,8 @@ def _candidate(event: Event, chosen: Event, verdict: Mapping[str, Any] | None, b
     passed = verdict is not None and verdict["outcome"] == Decision.PASS
     note = f"certificate: {verdict['outcome']}" if verdict is not None else ""
     return Candidate(
-        label="original" if original else label(Recipe.from_data(event["recipe"])),
-        recipe="(nothing done)" if original else Recipe.from_data(event["recipe"]).explain(),
+        label="original" if original else label(_recipe(event)),
+        recipe=_recipe(event).explain(),
         role=role,
         metric=Figure.of(event["value"]),
         n=event["n"],
@@ -229,10 +229,9 @@ def label(recipe: Recipe) -> str:
 
 def _layers(base: Event, chosen: Event) -> tuple[Layer, ...]:
     after = {layer["name"]: layer for layer in chosen["layers"]}
+    number_format = next((str(s.scheme) for s in _recipe(chosen) if isinstance(s, Quantize)), "fp32")
     rows = []
     for layer in base["layers"]:
-        if not layer["params"] and not layer["macs"]:
-            continue
         other = after.get(layer["name"])
         rows.append(
             Layer(
@@ -244,11 +243,15 @@ def _layers(base: Event, chosen: Event) -> tuple[Layer, ...]:
                 params_after=other and other["params"],
                 macs_before=layer["macs"],
                 macs_after=other and other["macs"],
-                format=other["format"] if other else "-",
+                format=number_format,
                 note="" if other else "folded into the layer before it",
             )
         )
     return tuple(rows)
+
+
+def _recipe(event: Event) -> Recipe:
+    return Recipe.from_data(event.get("recipe") or [])
 
 
 def _steps(by: Mapping[str, list[Event]], chosen: Event) -> tuple[LogRow, ...]:

@@ -4,6 +4,7 @@ from penjing.verdict.judge import judge, judge_in_order
 from penjing.verdict.ledger import Ledger
 from penjing.verdict.noninferiority import Drop, Limits, drop_limits, value_limits
 from penjing.verdict.power import Power, power
+from penjing.verdict.terms import terms_of
 from penjing.verdict.verdict import LimitResult, Verdict
 
 __all__ = [
@@ -17,5 +18,6 @@ __all__ = [
     "judge",
     "judge_in_order",
     "power",
+    "terms_of",
     "value_limits",
 ]

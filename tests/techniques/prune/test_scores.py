@@ -48,7 +48,9 @@ def test_taylor_sums_weight_times_gradient_over_the_producers() -> None:
     (group,) = couple(model, torch.zeros(2, 1, 4, 4)).groups
     products = {n: (p.detach() * evidence.gradients[n]).double() for n, p in model.named_parameters()}
     for u in range(4):
-        expected = products["0.weight"][u].sum() + products["0.bias"][u] + products["1.weight"][u] + products["1.bias"][u]
+        expected = (
+            products["0.weight"][u].sum() + products["0.bias"][u] + products["1.weight"][u] + products["1.bias"][u]
+        )
         assert SCORES["taylor"].function(group, evidence)[u] == pytest.approx(abs(float(expected)))
 
 

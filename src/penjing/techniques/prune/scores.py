@@ -1,8 +1,8 @@
 r"""How much a unit (a channel, a neuron, a head) of a coupled group matters.
 
 A unit u of group g owns one slice of every parameter that carries the group. A score turns these slices into one
-number; the lowest go first. Scores are sums over the slices, so that a coupled group is judged as a whole (Fang et al. 2023,
-"DepGraph: Towards Any Structural Pruning", arXiv:2301.12900, section 3.3).
+number; the lowest go first. Scores are sums over the slices, so that a coupled group is judged as a whole (Fang et al.
+2023, "DepGraph: Towards Any Structural Pruning", arXiv:2301.12900, section 3.3).
 """
 
 from collections.abc import Callable, Mapping
@@ -76,7 +76,7 @@ def taylor(group: Group, evidence: Evidence) -> Tensor:
 
     Molchanov et al. 2019, "Importance Estimation for Neural Network Pruning" (arXiv:1906.10771), equation 8, with the
     square replaced by its root so that units are comparable over groups. The sum runs over the tensors that produce
-    the unit: removing its producers and removing its consumers is the same event, so counting both would count it twice.
+    the unit: removing its producers and removing its consumers is one event, so counting both would count it twice.
     """
     total = torch.zeros(group.size, dtype=torch.float64)
     for member in group.members:

@@ -1,6 +1,7 @@
 """The PruneChannels step: capture, score, select, cut, prove, compensate."""
 
 import copy
+import math
 from collections.abc import Mapping
 from fnmatch import fnmatch
 from itertools import islice
@@ -12,6 +13,7 @@ from penjing.errors import RecipeError
 from penjing.profiling import cost as operator_cost
 from penjing.recipe import Finetune, PruneChannels
 from penjing.structure import Coupling, Cut, Group, Proof, capture, couple, cut, cut_in_place, prove
+from penjing.structure.rules import is_shape
 from penjing.techniques.prune.compensate import install, refit
 from penjing.techniques.prune.scores import Evidence, find_score
 from penjing.techniques.prune.select import Cost, Selection, Units, Widths, select
@@ -118,7 +120,7 @@ def cost_of(coupling: Coupling, groups: tuple[Group, ...], of: Budget) -> Cost:
 
     def parameters(removed: Mapping[str, Units]) -> float:
         shapes = coupling.shapes_after(removed)
-        return float(sum(np.prod(shapes[node]) for node in captured.parameter_nodes))
+        return float(sum(math.prod(shape) for node in captured.parameter_nodes if is_shape(shape := shapes[node])))
 
     def macs(removed: Mapping[str, Units]) -> float:
         return float(operator_cost(captured, coupling.shapes_after(removed)).macs)
@@ -149,14 +151,15 @@ def _scores(
 def _gradients(model: nn.Module, workload: Workload | None, score: str) -> dict[str, Tensor]:
     """Sum the gradients of the workload's loss over a few training batches, in eval mode."""
     if workload is None or not workload.brings("train"):
-        raise RecipeError(f"PruneChannels: score={score!r} needs a workload with train= and loss=; use score='l2' without")
+        raise RecipeError(f"PruneChannels: score={score!r} needs a workload with train= and loss=; or use score='l2'")
     objective = Objective.of(workload, Finetune(distill=False), teacher=None)
     with preserved(model):
         model.eval()
         model.zero_grad(set_to_none=True)
         for batch in islice(workload.train_batches(), _GRADIENT_BATCHES):
-            objective(model, batch).backward()
-        found = {name: p.grad.clone() for name, p in model.named_parameters(remove_duplicate=False) if p.grad is not None}
+            objective(model, batch).backward()  # type: ignore[no-untyped-call]
+        parameters = model.named_parameters(remove_duplicate=False)
+        found = {name: tensor.grad.clone() for name, tensor in parameters if tensor.grad is not None}
         model.zero_grad(set_to_none=True)
     return found
 
@@ -197,7 +200,7 @@ def _compensate(
         return state.log(step.key, "not compensated: that takes a workload with calibration data", fell_back=True)
     batch = next(iter(context.workload.calibration_batches()))
     inputs = coupling.captured.flatten(batch.args, batch.kwargs)
-    weights, refits = refit(coupling.captured.module, done.module, done.surgery, inputs, seed=context.seed)
+    weights, refits = refit(coupling.captured.module, done.captured.module, done.surgery, inputs, seed=context.seed)
     install(module, weights)
     if not refits:
         return state.log(step.key, "not compensated: no layer behind the cut can be refitted", fell_back=True)

@@ -1,0 +1,231 @@
+"""The fold over a recipe: what comes out, what stays as it was, what is refused before any work, and going on."""
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from penjing.errors import ArtifactError, RecipeError, RunError
+from penjing.recipe import Finetune, PruneChannels, Quantize, Recipe, Sparsify
+from penjing.techniques import TECHNIQUES, apply, read_outcome, restore
+from penjing.workload import ResNet, Workload, accuracy
+
+
+def network(seed: int = 0) -> ResNet:
+    torch.manual_seed(seed)
+    return ResNet((1, 1), (8, 16), classes=4).eval()
+
+
+def data(n: int, seed: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.randint(0, 4, (n,), generator=generator)
+    images = torch.randn(n, 1, 8, 8, generator=generator) + labels[:, None, None, None]
+    return list(zip(images.split(16), labels.split(16), strict=True))
+
+
+def workload(model: nn.Module, **given: Any) -> Workload:
+    given = {"train": data(64, 1), "evaluation": data(64, 2), "loss": nn.functional.cross_entropy} | given
+    return Workload(model, torch.zeros(4, 1, 8, 8), metric=accuracy(), **given)
+
+
+def same(a: nn.Module, b: nn.Module) -> bool:
+    first, second = a.state_dict(), b.state_dict()
+    return first.keys() == second.keys() and all(torch.equal(first[k], second[k]) for k in first)
+
+
+def test_the_original_is_not_changed() -> None:
+    model = network()
+    before = copy.deepcopy(model)
+    apply(workload(model), [Sparsify(0.5), PruneChannels(0.5, round_to=None), Finetune(epochs=1)])
+    assert same(model, before)
+    assert not model.training
+
+
+def test_consume_works_on_the_model_itself() -> None:
+    model = network()
+    outcome = apply(model, Sparsify(0.5), torch.zeros(2, 1, 8, 8), consume=True)
+    assert outcome.model is model
+
+
+def test_consume_leaves_the_teacher_alone() -> None:
+    model = network()
+    before = copy.deepcopy(model)
+    apply(workload(model), [PruneChannels(0.5, round_to=None), Finetune(epochs=1, distill=True)], consume=True)
+    assert same(model, before)
+
+
+def test_a_cut_is_proven_and_keeps_the_class() -> None:
+    outcome = apply(network(), PruneChannels(0.5, round_to=None), torch.zeros(2, 1, 8, 8))
+    assert type(outcome.model) is ResNet
+    assert outcome.model.conv.out_channels == 4
+    proofs = [row.proof for row in outcome.log if row.proof]
+    assert len(proofs) == 1
+    assert proofs[0].startswith("proven in float64")
+
+
+def test_the_graph_route_gives_the_same_function() -> None:
+    x = torch.randn(3, 1, 8, 8, generator=torch.Generator().manual_seed(5))
+    step = PruneChannels(0.5, round_to=None, compensate=False)
+    module, graph = (apply(network(), step, torch.zeros(2, 1, 8, 8), prefer=p).model for p in ("module", "graph"))
+    assert type(graph) is not ResNet
+    with torch.no_grad():
+        assert torch.allclose(module(x), graph(x), atol=1e-6)
+
+
+def test_zeros_survive_cutting_and_training() -> None:
+    outcome = apply(workload(network()), [Sparsify(0.6), PruneChannels(0.5, round_to=None), Finetune(epochs=2)])
+    parameters = dict(outcome.model.named_parameters())
+    assert outcome.masks
+    for name, mask in outcome.masks.items():
+        assert mask.shape == parameters[name].shape
+        assert not parameters[name].detach()[~mask.bool()].any()
+
+
+def test_iterations_reach_the_same_width_in_steps() -> None:
+    once, thrice = (
+        apply(network(), PruneChannels(0.5, scope="local", round_to=None, iterations=n), torch.zeros(2, 1, 8, 8))
+        for n in (1, 3)
+    )
+    assert thrice.model.conv.out_channels in (once.model.conv.out_channels, once.model.conv.out_channels + 1)
+    assert sum(row.proof is not None for row in thrice.log) == 3
+
+
+@pytest.mark.parametrize("of", ["channels", "params", "macs"])
+def test_budgets_count_what_they_name(of: str) -> None:
+    from penjing.profiling import profile
+
+    model, x = network(), torch.zeros(2, 1, 8, 8)
+    outcome = apply(model, PruneChannels(0.6, of=of, round_to=None), x)
+    before, after = profile(model, x), profile(outcome.model, x)
+    if of == "channels":
+        assert sum(len(kept[0]) for n, kept in outcome.surgery.kept.items() if n.endswith("bn1.weight")) <= 12
+    else:
+        assert getattr(after, of) <= 0.4 * getattr(before, of)
+        assert getattr(after, of) >= 0.25 * getattr(before, of), "and not far below"
+
+
+def test_what_the_widths_cannot_reach_is_a_row() -> None:
+    outcome = apply(network(), PruneChannels(0.9, round_to=8), torch.zeros(2, 1, 8, 8))
+    assert any("the allowed widths reach no further" in row.what for row in outcome.fallbacks)
+
+
+def test_excluded_and_chosen_groups() -> None:
+    x = torch.zeros(2, 1, 8, 8)
+    spared = apply(network(), PruneChannels(0.5, scope="local", round_to=None, exclude=("conv.weight",)), x)
+    assert spared.model.conv.out_channels == 8
+    only = apply(network(), PruneChannels(0.5, scope="local", round_to=None, groups=("blocks.0.conv1",)), x)
+    assert only.model.conv.out_channels == 8
+    assert only.model.blocks[0].conv1.out_channels == 4
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda: apply(network(), Sparsify(0.5)), "needs example_inputs="),
+        (lambda: apply("model.pt", Sparsify(0.5)), "got str; pass a Workload or an nn.Module"),
+        (lambda: apply(network(), Sparsify(0.5), torch.zeros(2, 1, 8, 8), prefer="both"), "prefer='both' is unknown"),
+        (lambda: apply(network(), Finetune(), torch.zeros(2, 1, 8, 8)), r"step 0 \(finetune\) needs train data"),
+        (lambda: apply(network(), Quantize(), torch.zeros(2, 1, 8, 8)), r"step 0 \(quantize\) needs calibration data"),
+        (lambda: apply(workload(network(), train=None), Finetune()), "needs train data"),
+        (lambda: apply(workload(network()), [Quantize(), Finetune()]), "comes after quantize, which must be last"),
+        (lambda: apply(network(), PruneChannels(score="best"), torch.zeros(2, 1, 8, 8)), "score='best' is unknown"),
+        (lambda: apply(network(), PruneChannels(of="latency"), torch.zeros(2, 1, 8, 8)), "of='latency' needs"),
+        (lambda: apply(network(), PruneChannels(exclude=("no.such",)), torch.zeros(2, 1, 8, 8)), "matches no group"),
+        (
+            lambda: apply(network(), PruneChannels(score="taylor"), torch.zeros(2, 1, 8, 8)),
+            "needs a workload with train=",
+        ),
+    ],
+)
+def test_what_cannot_be_done_is_refused(call: Any, words: str) -> None:
+    with pytest.raises(RecipeError, match=words):
+        call()
+
+
+def test_taylor_prunes_with_the_gradients_of_the_loss() -> None:
+    outcome = apply(workload(network()), PruneChannels(0.5, score="taylor", round_to=None))
+    assert outcome.surgery is not None
+    assert all(p.grad is None for p in outcome.model.parameters())
+
+
+def test_save_and_restore_by_class(tmp_path: Path) -> None:
+    outcome = apply(workload(network()), [Sparsify(0.7), PruneChannels(0.5, round_to=None)])
+    for compact in (False, True):
+        folder = outcome.save(tmp_path / f"saved-{compact}", compact=compact)
+        back = restore(network(seed=9), folder)
+        assert type(back) is ResNet
+        assert same(back, outcome.model)
+        read = read_outcome(network(seed=9), folder)
+        assert read.recipe == outcome.recipe
+        assert read.log == outcome.log
+        assert read.masks.keys() == outcome.masks.keys()
+    sizes = [(tmp_path / f"saved-{c}" / "weights.safetensors").stat().st_size for c in (False, True)]
+    assert sizes[1] < sizes[0]
+
+
+def test_save_and_restore_a_graph_without_any_class(tmp_path: Path) -> None:
+    x = torch.randn(3, 1, 8, 8, generator=torch.Generator().manual_seed(5))
+    outcome = apply(workload(network()), [PruneChannels(0.5, round_to=None), Quantize()])
+    back = restore(None, outcome.save(tmp_path / "graph"))
+    with torch.no_grad():
+        assert torch.equal(back.eval()(x), outcome.model.eval()(x))
+
+
+def test_restore_names_what_is_wrong(tmp_path: Path) -> None:
+    folder = apply(network(), PruneChannels(0.5, round_to=None), torch.zeros(2, 1, 8, 8)).save(tmp_path / "m")
+    with pytest.raises(ArtifactError, match="pass a fresh instance of that class"):
+        restore(None, folder)
+    with pytest.raises(ArtifactError, match="does not fit Sequential"):
+        restore(nn.Sequential(nn.Linear(2, 2)), folder)
+    (folder / "weights.safetensors").write_bytes(b"other")
+    with pytest.raises(ArtifactError):
+        restore(network(), folder)
+
+
+def test_an_interrupted_recipe_goes_on_after_the_last_finished_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps = [Sparsify(0.5), PruneChannels(0.5, round_to=None), Finetune(epochs=1)]
+    whole = apply(workload(network()), steps)
+
+    calls: list[str] = []
+    table = dict(TECHNIQUES)
+
+    def counted(step: type, fail: bool = False) -> None:
+        inner = table[step].run
+
+        def run(*args: Any) -> Any:
+            calls.append(step.__name__)
+            if fail:
+                raise KeyboardInterrupt
+            return inner(*args)
+
+        monkeypatch.setitem(TECHNIQUES, step, type(table[step])(run, needs=table[step].needs))
+
+    for step in (Sparsify, PruneChannels):
+        counted(step)
+    counted(Finetune, fail=True)
+    with pytest.raises(KeyboardInterrupt):
+        apply(workload(network()), steps, resume_dir=tmp_path)
+    counted(Finetune)
+    calls.clear()
+    resumed = apply(workload(network()), steps, resume_dir=tmp_path)
+    assert calls == ["Finetune"]
+    assert same(resumed.model, whole.model)
+    assert [row.step for row in resumed.log] == [row.step for row in whole.log]
+
+
+def test_a_resume_folder_of_another_recipe_is_refused(tmp_path: Path) -> None:
+    apply(network(), Sparsify(0.5), torch.zeros(2, 1, 8, 8), resume_dir=tmp_path)
+    with pytest.raises(RunError, match="left by another recipe"):
+        apply(network(), Sparsify(0.6), torch.zeros(2, 1, 8, 8), resume_dir=tmp_path)
+
+
+def test_every_step_has_a_technique() -> None:
+    from penjing.recipe import STEPS
+
+    assert set(TECHNIQUES) == set(STEPS.values())
+    assert Recipe([cls() for cls in STEPS.values()]).explain()
