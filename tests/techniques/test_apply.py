@@ -152,6 +152,10 @@ def test_taylor_prunes_with_the_gradients_of_the_loss() -> None:
 
 
 def test_save_and_restore_by_class(tmp_path: Path) -> None:
+    def network(seed: int = 0) -> ResNet:
+        torch.manual_seed(seed)
+        return ResNet((1,), (48,), classes=4).eval()
+
     outcome = apply(workload(network()), [Sparsify(0.7), PruneChannels(0.5, round_to=None)])
     for compact in (False, True):
         folder = outcome.save(tmp_path / f"saved-{compact}", compact=compact)

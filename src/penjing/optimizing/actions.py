@@ -1,11 +1,11 @@
 """What the plan can ask for: each action does its work and ends in one event of the journal."""
 
-import copy
 import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from torch import nn
@@ -33,7 +33,8 @@ from penjing.runtimes import Artifact, export
 from penjing.storage import atomic_folder
 from penjing.structure import capture, couple
 from penjing.techniques import TECHNIQUES, Outcome, apply
-from penjing.training import Progress, finetune
+from penjing.techniques.sparsify import copy_pruned
+from penjing.training import Hook, LoopState, Progress, finetune
 from penjing.types import Direction, Split, Status
 from penjing.verdict import judge, power
 from penjing.workload import Workload
@@ -199,11 +200,24 @@ def drop_of(line: Line, value: float) -> float:
 
 def epoch_seconds(workload: Workload) -> float:
     """Time a few steps of the original's recovery, its own teacher beside it, and give the seconds of a whole epoch."""
-    model = copy.deepcopy(workload.model)
+    clock = _StepClock()
     share = min(1.0, TIMED_STEPS / workload.train_steps)
-    started = time.monotonic()
-    finetune(model, workload, Finetune(epochs=share), teacher=workload.model)
-    return (time.monotonic() - started) / share
+    finetune(copy_pruned(workload.model), workload, Finetune(epochs=share), teacher=workload.model, hooks=(clock,))
+    return median(clock.seconds) * workload.train_steps
+
+
+class _StepClock(Hook):
+    """Times each step of a training."""
+
+    def __init__(self) -> None:
+        self.seconds: list[float] = []
+        self._started = 0.0
+
+    def before_step(self, state: LoopState) -> None:
+        self._started = time.monotonic()
+
+    def after_step(self, state: LoopState) -> None:
+        self.seconds.append(time.monotonic() - self._started)
 
 
 def _applied(line: Line, recipe: Recipe, scratch: Path) -> tuple[Outcome, Profile]:
