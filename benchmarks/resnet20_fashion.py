@@ -23,7 +23,7 @@ from penjing.storage import atomic_folder, write_manifest
 from penjing.types import Split
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
-from fashion_mnist import DATA, trained, workload  # noqa: E402
+from fashion_mnist import DATA, trained, workload
 
 EPOCHS = 14
 
@@ -99,9 +99,7 @@ def main() -> None:
             "search_accuracy": search,
             "verdict": verdict.to_data(),
             "size_bytes": artifact.size_bytes,
-            "latency": {
-                str(n): pj.measure(artifact, w.example.with_batch(n), seconds=3.0).to_data() for n in (1, 32)
-            },
+            "latency": {str(n): pj.measure(artifact, w.example.with_batch(n), seconds=3.0).to_data() for n in (1, 32)},
         }
         if artifact is not run.best:
             rows[name]["penjing_is_faster_by"] = {
@@ -109,7 +107,8 @@ def main() -> None:
                 for n in (1, 32)
             }
         print(json.dumps({name: rows[name]["accuracy"], "ratio": rows[name].get("penjing_is_faster_by")}), flush=True)
-    record("resnet20_fashion", {"recipe": winner.get("recipe"), "epochs": epochs, "original_epochs": EPOCHS, "rows": rows})
+    figures = {"recipe": winner.get("recipe"), "epochs": epochs, "original_epochs": EPOCHS, "rows": rows}
+    record("resnet20_fashion", figures)
     shutil.rmtree(out / "scratch", ignore_errors=True)
 
 

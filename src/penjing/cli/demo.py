@@ -27,7 +27,7 @@ def demo_command(
     seed: Annotated[int, typer.Option("--seed")] = 0,
     as_json: Json = False,
 ) -> None:
-    """Train a small ResNet on the packaged digits, optimise it under a contract, print the verdict, write the report."""
+    """Train a small ResNet on the packaged digits, optimise it under a contract, print the verdict."""
     from penjing.optimizing import optimize
     from penjing.recipe import Contract
     from penjing.verdict import power

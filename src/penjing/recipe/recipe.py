@@ -27,13 +27,12 @@ class Recipe:
     steps: tuple[Step, ...]
 
     def __init__(self, steps: Iterable[Step] = ()) -> None:
-        steps = (steps,) if isinstance(steps, Step) else tuple(steps)
-        for i, step in enumerate(steps):
+        given: tuple[Any, ...] = (steps,) if isinstance(steps, Step) else tuple(steps)
+        for i, step in enumerate(given):
             if not isinstance(step, Step):
-                raise RecipeError(
-                    f"step {i} of the recipe is {step!r}; use a step such as penjing.PruneChannels(0.5) ({', '.join(STEPS)})"
-                )
-        object.__setattr__(self, "steps", steps)
+                known = ", ".join(cls.__name__ for cls in STEPS.values())
+                raise RecipeError(f"step {i} of the recipe is {step!r}; use a step: one of penjing's {known}")
+        object.__setattr__(self, "steps", given)
 
     def __iter__(self) -> Iterator[Step]:
         return iter(self.steps)
@@ -94,7 +93,8 @@ def _plain(step: Step) -> dict[str, Any]:
     for name, value in settings.items():
         if isinstance(value, list) and any(isinstance(item, tuple) for item in value):
             raise RecipeError(
-                f"{step.key}: {name} holds (module, name) pairs, which a file cannot; give parameter names such as 'conv1.weight'"
+                f"{step.key}: {name} holds (module, name) pairs, which a file cannot; "
+                "give parameter names such as 'conv1.weight'"
             )
     return {name: str(value) if isinstance(value, str) else value for name, value in settings.items()}
 

@@ -48,9 +48,10 @@ def _at_least(step: str, name: str, value: float, low: float) -> None:
 class PruneChannels(Step):
     """Remove whole channels, neurons or heads, so that the model becomes smaller and dense.
 
-    ratio: share of `of` that goes, in [0, 1). "channels" counts the units of all groups, "macs" and "params" search the cut whose remaining share is 1 - ratio. `round_to` keeps widths at multiples of a number: "auto" takes the width
-    that fills the runtime's kernel blocks, None rounds nothing. `compensate` refits the following layer by least squares
-    on calibration data.
+    ratio: share of `of` that goes, in [0, 1). "channels" counts the units of all groups; "macs" and "params" search the
+    cut whose remaining share is 1 - ratio. round_to: keep widths at multiples of a number; "auto" takes the multiple
+    that fills the target's kernel blocks, None rounds nothing. compensate: refit the layers behind the cut by least
+    squares on calibration data. iterations: cut in that many shares, scored anew before each.
     """
 
     key: ClassVar[str] = "prune_channels"

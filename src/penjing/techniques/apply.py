@@ -60,9 +60,10 @@ def apply(
 ) -> Outcome:
     """Apply a recipe to a model and give the new model with a log of all that happened.
 
-    The model is not changed unless consume=True, which saves a copy (where no step needs the original as its teacher). A
+    The model is not changed unless consume=True, which saves a copy (where no step needs the original as a teacher). A
     bare model needs example_inputs; steps that need data need a Workload. prefer="module" keeps the user's class where
-    the proof allows, "graph" goes straight to the rewritten graph. resume_dir keeps the state after each step, so that an interrupted call goes on where it stopped.
+    the proof allows, "graph" goes straight to the rewritten graph. resume_dir keeps the state after each step, so that
+    an interrupted call goes on where it stopped.
 
     Raises RecipeError before any work if a step is unknown, out of order, or lacks the data it needs.
 

@@ -146,7 +146,7 @@ def _one_step(
     loss = loss_of_batch()
     state.loss = _finite(loss, state)
     state.optimizer.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]
+    loss.backward()
     for hook in hooks:
         hook.after_backward(state)
     if clip_norm is not None:

@@ -87,7 +87,7 @@ def _time(numerics: Numerics, model: nn.Module, step: Callable[[Numerics], Tenso
         try:
             for attempt in range(1 + TIMED_STEPS):
                 start = time.perf_counter()
-                step(numerics).backward()  # type: ignore[no-untyped-call]
+                step(numerics).backward()
                 if torch.cuda.is_available():
                     torch.cuda.synchronize()
                 elapsed = (time.perf_counter() - start) * 1e3

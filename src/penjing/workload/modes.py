@@ -14,7 +14,7 @@ from torch import Tensor, nn
 def preserved_randomness() -> Iterator[None]:
     """Restore the random state of Python, NumPy and torch (CPU and every CUDA device in use) at the end."""
     python, numpy, cpu = random.getstate(), np.random.get_state(), torch.get_rng_state()
-    has_cuda = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    has_cuda = torch.cuda.is_initialized()
     cuda = torch.cuda.get_rng_state_all() if has_cuda else []
     try:
         yield

@@ -157,7 +157,7 @@ def _gradients(model: nn.Module, workload: Workload | None, score: str) -> dict[
         model.eval()
         model.zero_grad(set_to_none=True)
         for batch in islice(workload.train_batches(), _GRADIENT_BATCHES):
-            objective(model, batch).backward()  # type: ignore[no-untyped-call]
+            objective(model, batch).backward()
         parameters = model.named_parameters(remove_duplicate=False)
         found = {name: tensor.grad.clone() for name, tensor in parameters if tensor.grad is not None}
         model.zero_grad(set_to_none=True)

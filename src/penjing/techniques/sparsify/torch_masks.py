@@ -38,7 +38,7 @@ def take_torch_masks(model: nn.Module) -> dict[str, Tensor]:
     """
     masks = read_torch_masks(model)
     for _, module, name in list(_pruned(model)):
-        prune.remove(module, name)  # type: ignore[no-untyped-call]
+        prune.remove(module, name)
     return masks
 
 
