@@ -206,6 +206,19 @@ class FusedAttention(nn.Module):
         return self.out(y.transpose(1, 2).reshape(n, t, 16))
 
 
+class LinearAttention(nn.Module):
+    """Attention by feature maps that are one where their input is zero: a product of activations that is inexact."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.q, self.k, self.v, self.out = nn.Linear(6, 8), nn.Linear(6, 8), nn.Linear(6, 5), nn.Linear(5, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k = F.elu(self.q(x)) + 1, F.elu(self.k(x)) + 1
+        total = q @ k.sum(1, keepdim=True).transpose(1, 2)
+        return self.out(q @ (k.transpose(1, 2) @ self.v(x)) / total)
+
+
 class GatedMlp(nn.Module):
     """Both halves of one layer meet in a product."""
 
@@ -284,6 +297,7 @@ ZOO: dict[str, Callable[[], tuple[nn.Module, Tensor]]] = {
     "mlp": lambda: (Mlp(), torch.randn(3, 6)),
     "transformer": lambda: (Transformer(), torch.randn(2, 7, 5)),
     "fused attention": lambda: (FusedAttention(), torch.randn(2, 5, 6)),
+    "linear attention": lambda: (LinearAttention(), torch.randn(2, 5, 6)),
     "gated mlp": lambda: (GatedMlp(), torch.randn(3, 6)),
     "group norm": lambda: (GroupNormNet(), image()),
     "super resolution": lambda: (SuperResolution(), image()),

@@ -25,9 +25,16 @@ GROUPS = {
     "mlp": {"embed": 12, "up": 16},
     "transformer": {"embed": 12, "attention.qkv": 3, "attention.qkv:2": 4, "mlp.0": 20},
     "fused attention": {"q": 2, "q:2": 4, "v": 4},
+    "linear attention": {"q": 8, "v": 5},
     "gated mlp": {"up": 8},
     "group norm": {"conv1": 3, "conv1:2": 4},
     "super resolution": {"conv1": 8, "conv2": 4},
+    "encoder": {
+        "embed": 12,
+        **{f"encoder.layers.{i}.self_attn": 3 for i in (0, 1)},
+        **{f"encoder.layers.{i}.self_attn:2": 4 for i in (0, 1)},
+        **{f"encoder.layers.{i}.linear1": 20 for i in (0, 1)},
+    },
     "lstm": {"embed": 6, "rnn": 8},
     "gru": {"embed": 6, "rnn": 8},
 }
@@ -62,6 +69,20 @@ def test_groups_are_those_that_a_person_would_name(case: Case) -> None:
     if name in GROUPS:
         found = {group.name: group.size for group in coupling.groups if group.prunable}
         assert dict(sorted(found.items())) == dict(sorted(GROUPS[name].items()))
+
+
+def test_inexact_groups_are_those_that_pass_a_statistic(case: Case) -> None:
+    inexact = {
+        "mlp": {"embed"},
+        "transformer": {"embed"},
+        "encoder": {"embed"},
+        "linear attention": {"q"},
+        "group norm": {"conv1", "conv1:2"},
+    }
+    name, _, _, coupling = case
+    found = {group.name for group in coupling.groups if group.prunable and not group.exact}
+    assert found <= inexact.get(name, set())
+    assert bool(found) == (name in inexact)
 
 
 def test_graph_route_is_proven(case: Case) -> None:

@@ -8,6 +8,7 @@ from torch import Tensor, fx
 from penjing.structure.atoms import Atoms, Ids, Label
 from penjing.structure.capture import Captured, fetch
 from penjing.structure.rules import Labels, Ruling, Shapes, Site, each_shape, find_rule, operator_name
+from penjing.structure.rules.vanishing import vanishes
 
 
 @dataclass
@@ -20,6 +21,7 @@ class Labelling:
     parameters: dict[str, Labels] = field(default_factory=dict)
     rulings: dict[str, Ruling] = field(default_factory=dict)
     unknown: dict[str, str] = field(default_factory=dict)
+    vanishing: set[str] = field(default_factory=set)
     inputs: dict[str, tuple[str, ...]] = field(default_factory=dict)
     _expanded: dict[int, tuple[Ids, Ids]] = field(default_factory=dict)
 
@@ -51,6 +53,7 @@ def label_graph(captured: Captured) -> Labelling:
                     shared[id(value)] = tuple(atoms.fresh(size) if size > 1 else None for size in value.shape)
                     labelling.parameters[str(node.target)] = shared[id(value)]
                 labelling.labels[node.name] = (shared[id(value)],)
+                labelling.vanishing.add(node.name)
         elif node.op == "placeholder":
             labelling.labels[node.name] = _fixed(shapes)
         elif node.op == "call_function":
@@ -84,12 +87,15 @@ def _call(labelling: Labelling, node: fx.Node, shapes: Mapping[str, Shapes]) -> 
         problem = "there is no rule"
     else:
         try:
-            ruling = rule(Site(node, labelling.atoms, labelling.labels, shapes))
+            site = Site(node, labelling.atoms, labelling.labels, shapes, labelling.vanishing)
+            ruling = rule(site)
             _check(ruling, shapes[node.name])
         except (TypeError, ValueError, IndexError, KeyError, AttributeError, AssertionError) as error:
             problem = f"its rule failed on {node.name} ({type(error).__name__}: {error})"
         else:
             labelling.rulings[node.name] = ruling
+            if all(vanishes(site, labels) for labels in ruling.outputs):
+                labelling.vanishing.add(node.name)
             return ruling.outputs
     touched = any(len(labelling.atoms.free(label)) for label in labelling.labels_near(node.name))
     if touched:

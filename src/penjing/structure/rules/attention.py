@@ -35,4 +35,4 @@ def attention(site: Site) -> Ruling:
         scores: tuple[Label, ...] = (*batch, None, None)
         site.broadcast_labels([(site.labels(mask), site.shape(mask)), (scores, (*q_shape[:-1], k_shape[-2]))])
     scale = 1 / math.sqrt(q_shape[-1]) if site["scale"] is None else site["scale"]
-    return Ruling(((*batch, None, v[-1]),), {"scale": scale})
+    return Ruling(((*batch, None, v[-1]),), {"scale": scale}, site.contract(q[-1], query, key))

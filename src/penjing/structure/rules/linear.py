@@ -4,7 +4,7 @@ from torch import fx
 
 from penjing.structure.atoms import Label
 from penjing.structure.rules.registry import rule
-from penjing.structure.rules.site import Labels, Ruling, Site
+from penjing.structure.rules.site import Inexact, Labels, Ruling, Site
 
 
 @rule("linear")
@@ -23,19 +23,21 @@ def linear(site: Site) -> Ruling:
 def matmul(site: Site) -> Ruling:
     """y[..., i, j] = sum_k a[..., i, k] * b[..., k, j], batch dimensions broadcast."""
     a, b = site.node.args
-    return Ruling((product(site, a, b),))
+    labels, inexact = product(site, a, b)
+    return Ruling((labels,), inexact=inexact)
 
 
 @rule("addmm", "baddbmm")
 def addmm(site: Site) -> Ruling:
     """y = c + a @ b."""
     added, a, b = site.node.args[:3]
-    operands = [(site.labels(added), site.shape(added)), (product(site, a, b), site.output_shape)]
-    return Ruling((site.broadcast_labels(operands),))
+    labels, inexact = product(site, a, b)
+    operands = [(site.labels(added), site.shape(added)), (labels, site.output_shape)]
+    return Ruling((site.broadcast_labels(operands),), inexact=inexact)
 
 
-def product(site: Site, a: object, b: object) -> Labels:
-    """The labels of a @ b."""
+def product(site: Site, a: object, b: object) -> tuple[Labels, tuple[Inexact, ...]]:
+    """The labels of a @ b, and whether its sum is inexact."""
     assert isinstance(a, fx.Node)
     assert isinstance(b, fx.Node)
     left, right = site.labels(a), site.labels(b)
@@ -43,7 +45,7 @@ def product(site: Site, a: object, b: object) -> Labels:
     if left_shape[-1] > 1:
         site.equate(left[-1], right[-2] if len(right) > 1 else right[-1])
     batch = site.broadcast_labels([(left[:-2], left_shape[:-2]), (right[:-2], right_shape[:-2])])
-    return (*batch, *left[-2:-1], *(right[-1:] if len(right) > 1 else ()))
+    return (*batch, *left[-2:-1], *(right[-1:] if len(right) > 1 else ())), site.contract(left[-1], a, b)
 
 
 @rule("outer", "ger")
@@ -57,8 +59,9 @@ def outer(site: Site) -> Ruling:
 def addmv(site: Site) -> Ruling:
     """y = c + a @ x."""
     added, a, x = site.node.args[:3]
-    operands = [(site.labels(added), site.shape(added)), (product(site, a, x), site.output_shape)]
-    return Ruling((site.broadcast_labels(operands),))
+    labels, inexact = product(site, a, x)
+    operands = [(site.labels(added), site.shape(added)), (labels, site.output_shape)]
+    return Ruling((site.broadcast_labels(operands),), inexact=inexact)
 
 
 @rule("bilinear")
@@ -87,4 +90,7 @@ def einsum(site: Site) -> Ruling:
         for letter, label, size in zip(letters, site.labels(operand), site.shape(operand), strict=True):
             if size > 1:
                 by_letter[letter] = site.equate(by_letter[letter], label) if letter in by_letter else label
-    return Ruling((tuple(by_letter.get(letter) for letter in output),))
+    exact = any(site.vanishes(operand) for operand in operands)
+    contracted = [] if exact else [label for letter, label in by_letter.items() if letter not in output]
+    inexact = tuple(Inexact(label, "a product of activations") for label in contracted)
+    return Ruling((tuple(by_letter.get(letter) for letter in output),), inexact=inexact)

@@ -5,7 +5,7 @@ and the constants of the call that are sizes in disguise, each written as the la
 evaluates these, so that no constant is ever matched by its number.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias, TypeGuard
 
@@ -62,12 +62,18 @@ class Site:
     """One call in the graph, seen by its rule: arguments by schema name, shapes and labels of its tensors."""
 
     def __init__(
-        self, node: fx.Node, atoms: Atoms, labels: Mapping[str, tuple[Labels, ...]], shapes: Mapping[str, Shapes]
+        self,
+        node: fx.Node,
+        atoms: Atoms,
+        labels: Mapping[str, tuple[Labels, ...]],
+        shapes: Mapping[str, Shapes],
+        vanishing: Collection[str] = (),
     ) -> None:
         self.node = node
         self.atoms = atoms
         self._labels = labels
         self._shapes = shapes
+        self._vanishing = vanishing
         self._arguments = bind(node)
 
     def __getitem__(self, argument: str) -> Any:
@@ -95,6 +101,15 @@ class Site:
     def labels(self, value: Any) -> Labels:
         """The labels of the dimensions of a tensor in the arguments."""
         return self._labels[value.name][0]
+
+    def vanishes(self, value: fx.Node) -> bool:
+        """Whether a value is zero where a slice was removed (see `vanishing`)."""
+        return value.name in self._vanishing
+
+    def contract(self, label: Label, a: fx.Node, b: fx.Node) -> tuple[Inexact, ...]:
+        """What a sum over a dimension of a product of two tensors means: inexact when neither of them vanishes."""
+        exact = label is None or self.vanishes(a) or self.vanishes(b)
+        return () if exact else (Inexact(label, "a product of activations"),)
 
     def outputs_of(self, value: fx.Node) -> tuple[Labels, ...]:
         """The labels of every output of an operator that has several."""
