@@ -126,7 +126,7 @@ def test_bad_contracts_are_refused_with_the_remedy(make: object, words: str) -> 
 def test_a_contract_describes_itself() -> None:
     contract = Contract(0.01, limits=(MinValue("recall", 0.9), MaxDrop("f1", 0.02)), max_latency_ms=5)
     assert contract.describe() == (
-        "drop at most 0.01 at 95% confidence, recall no worse than 0.9, f1 drops at most 0.02, at most 5 ms latency"
+        "the metric may drop by at most 0.01, at 95 % confidence, recall no worse than 0.9, f1 drops at most 0.02, at most 5 ms latency"
     )
     assert contract.alpha == 0.05
 

@@ -1,8 +1,14 @@
 """`profile`, `couple`, `runtimes`: look, change nothing."""
 
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
 import typer
 
 from penjing.cli.shared import Json, WorkloadFile, console, print_json, read_workload
+
+if TYPE_CHECKING:
+    from penjing.structure import Coupling
 
 
 def register(app: typer.Typer) -> None:
@@ -31,9 +37,28 @@ def couple_command(workload: WorkloadFile, as_json: Json = False) -> None:
     loaded = read_workload(workload)
     coupling = couple(loaded.model, loaded.example)
     if as_json:
-        print_json(coupling.to_data())
+        print_json(coupling_data(coupling))
     else:
         console.print(coupling.table(), markup=False, highlight=False, soft_wrap=True)
+
+
+def coupling_data(coupling: "Coupling") -> dict[str, Any]:
+    """Give the groups and what is frozen as plain values; a member is (parameter, dimension, indices a unit owns)."""
+    groups = [
+        {
+            "name": group.name,
+            "size": group.size,
+            "exact": group.exact,
+            "prunable": group.prunable,
+            "reason": group.reason,
+            "members": [
+                {"parameter": member.parameter, "dim": member.dim, "index": member.index.tolist()}
+                for member in group.members
+            ],
+        }
+        for group in coupling.groups
+    ]
+    return {"groups": groups, "frozen": [asdict(part) for part in coupling.frozen], "unknown": dict(coupling.unknown)}
 
 
 def runtimes_command(as_json: Json = False) -> None:

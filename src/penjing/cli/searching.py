@@ -70,7 +70,10 @@ def resume_command(
     path = run / COMMAND
     if not path.is_file():
         raise RunError(f"{run} holds no {COMMAND}; resume takes a folder that `penjing optimize` wrote")
-    command = json.loads(path.read_text("utf-8"))
+    try:
+        command = json.loads(path.read_text("utf-8"))
+    except ValueError as problem:
+        raise RunError(f"{path} is damaged ({problem}); start the run again with `penjing optimize`") from problem
     carry_out(read_workload(Path(command["workload"])), command, run, as_json)
 
 
@@ -91,17 +94,22 @@ def report_command(
 
 
 def carry_out(workload: "Workload", command: dict[str, Any], folder: Path, as_json: bool) -> None:
-    """Optimise, show what came out, and leave with the verdict's exit code."""
+    """Optimise, show what came out, and leave with the verdict's exit code.
+
+    The terms are kept beside the journal, so that `resume` needs the folder alone; those of a run that has begun stay.
+    """
     from penjing.optimizing import optimize
     from penjing.recipe import Contract
+    from penjing.runs.journal import NAME, read_journal
     from penjing.storage import atomic_write
 
-    with Bar(quiet=as_json) as bar:
-        folder.mkdir(parents=True, exist_ok=True)
+    contract = Contract(**command["contract"])
+    if not ((folder / NAME).exists() and read_journal(folder)):
         atomic_write(folder / COMMAND, json.dumps(command, indent=2))
+    with Bar(quiet=as_json) as bar:
         run = optimize(
             workload,
-            Contract(**command["contract"]),
+            contract,
             runtime=command["runtime"],
             budget=command["budget"],
             out=folder,

@@ -30,7 +30,7 @@ from penjing.profiling import Profile, profile
 from penjing.recipe import Contract, Finetune, Recipe
 from penjing.runs import RunFolder, candidate_hash
 from penjing.runtimes import Artifact, export
-from penjing.storage import atomic_folder
+from penjing.storage import atomic_folder, is_disk_full
 from penjing.structure import capture, couple
 from penjing.techniques import TECHNIQUES, Outcome, apply
 from penjing.techniques.sparsify import copy_pruned
@@ -85,6 +85,7 @@ def baseline(line: Line, _: Action) -> None:
     found = profile(workload.model, workload.example)
     coupling = couple(capture(workload.model, workload.example))
     figures = _deployed(line, "baseline", workload.model, None)
+    line.folder.set_best("baseline", Status.SEARCH_ESTIMATE)
     line.write(
         "baseline",
         hash="baseline",
@@ -100,7 +101,6 @@ def baseline(line: Line, _: Action) -> None:
         seconds=time.monotonic() - started,
         **figures,
     )
-    line.folder.set_best("baseline", Status.SEARCH_ESTIMATE)
 
 
 def lattice(line: Line, _: Action) -> None:
@@ -152,7 +152,7 @@ def recover(line: Line, action: Recover) -> None:
     def work() -> dict[str, Any]:
         outcome, found = _applied(line, recipe, line.folder.scratch(name))
         figures = _deployed(line, name, outcome.model, outcome)
-        return {
+        done = {
             "hash": name,
             "recipe": recipe.to_data(),
             "drop": drop_of(line, figures["value"]),
@@ -163,9 +163,10 @@ def recover(line: Line, action: Recover) -> None:
             "log": [asdict(row) for row in outcome.log],
             **figures,
         }
+        _point_at_best(line, done)
+        return done
 
-    if _attempt(line, "candidate", action.index, work):
-        _point_at_best(line)
+    _attempt(line, "candidate", action.index, work)
 
 
 def freeze(line: Line, action: Freeze) -> None:
@@ -250,7 +251,7 @@ def _terms(line: Line) -> dict[str, Any]:
         "runtime": line.runtime,
         "metric": {"name": metric.name, "direction": str(metric.direction), "low": metric.low, "high": metric.high},
         "contract": {
-            "describe": contract.describe(),
+            "describe": contract.describe(metric.name, points=(metric.low, metric.high) == (0, 1)),
             "objective": objective(contract),
             "max_drop": contract.max_drop,
             "relative": contract.relative,
@@ -306,26 +307,35 @@ def _limits_hold(contract: Contract, figures: Mapping[str, Any]) -> bool:
     return all(limit is None or figures[name] <= limit for name, limit in limits.items())
 
 
-def _attempt(line: Line, kind: str, index: int, work: Callable[[], dict[str, Any]]) -> bool:
-    """Do the work of one recipe and write down what came out; what cannot be done is an event too, not the end."""
+def _attempt(line: Line, kind: str, index: int, work: Callable[[], dict[str, Any]]) -> None:
+    """Do the work of one recipe and write down what came out; what cannot be done is an event too, not the end.
+
+    A disk that fails ends the run instead, which goes on once there is space: the recipe is not to blame.
+    """
     started = time.monotonic()
     try:
         figures = work()
     except PenjingError as problem:
+        if _is_of_the_disk(problem):
+            raise
         logger.warning("recipe %d: %s", index, problem)
         line.write(f"{kind}-failed", index=index, why=str(problem), seconds=time.monotonic() - started)
-        return False
+        return
     line.write(kind, index=index, seconds=time.monotonic() - started, **figures)
-    return True
 
 
-def _point_at_best(line: Line) -> None:
-    """Point `best` at the model that would ship if the run ended now."""
-    within = [
-        event
-        for event in line.events()
-        if event["event"] == "candidate" and event["limits_hold"] and event["drop"] <= line.contract.max_drop
-    ]
+def _is_of_the_disk(problem: BaseException | None) -> bool:
+    while problem is not None:
+        if isinstance(problem, OSError) or is_disk_full(problem):
+            return True
+        problem = problem.__cause__
+    return False
+
+
+def _point_at_best(line: Line, new: Event) -> None:
+    """Point `best` at the model that would ship if the run ended with this candidate, before it is written down."""
+    done = [*(event for event in line.events() if event["event"] == "candidate"), new]
+    within = [event for event in done if event["limits_hold"] and event["drop"] <= line.contract.max_drop]
     if within:
         best = min(within, key=lambda event: event[objective(line.contract)])
         line.folder.set_best(best["hash"], Status.SEARCH_ESTIMATE)

@@ -13,9 +13,9 @@ from typing import Any
 from penjing._version import __version__
 from penjing.errors import RunError
 from penjing.optimizing.actions import ACTIONS, ASSUMED_DISCORDANCE, Line
-from penjing.planning import Action, Event, Finish, plan
-from penjing.recipe import Contract, metric_name
-from penjing.reporting import compose, write_report
+from penjing.planning import Action, Baseline, Event, Finish, Freeze, Judge, Lattice, Probe, Recover, plan
+from penjing.recipe import Contract, Recipe, metric_name
+from penjing.reporting import compose, label, write_report
 from penjing.runs import RunFolder
 from penjing.runtimes import Artifact, find_runtime
 from penjing.training import Progress
@@ -77,6 +77,7 @@ def optimize(
         while not isinstance(action := plan(line.events()), Finish):
             logger.info("%s", _say(line, action))
             ACTIONS[type(action)](line, action)
+            folder.clear_scratch()  # it served that action alone
         return _finish(line, action)
 
 
@@ -117,13 +118,25 @@ def _limit(limit: Any) -> dict[str, Any]:
     return {**{k: v for k, v in vars(limit).items() if k != "metric"}, "metric": metric_name(limit.metric)}
 
 
+SAYS: dict[type[Action], str] = {
+    Baseline: "the original: export, measure, score",
+    Lattice: "writing down what to try",
+    Probe: "measure the shapes of",
+    Recover: "train and measure",
+    Freeze: "the search is over; the candidates to be judged are frozen",
+    Judge: "judge on the certificate:",
+}
+
+
 def _say(line: Line, action: Action) -> str:
     """Name the action that comes next, for whoever watches."""
-    name = type(action).__name__.lower()
-    index = getattr(action, "index", None)
-    if index is None:
-        return name
-    return f"{name} {index}: " + line.recipe(index).explain().replace("\n", " ")
+    says = SAYS[type(action)]
+    if isinstance(action, Probe | Recover):
+        return f"{says} {label(line.recipe(action.index))}"
+    if isinstance(action, Judge):
+        tried = (event for event in line.events() if event["event"] == "candidate" and event["hash"] == action.hash)
+        return f"{says} {label(Recipe.from_data(next(tried)['recipe']))}"
+    return says
 
 
 def _finish(line: Line, action: Finish) -> Run:
@@ -133,7 +146,8 @@ def _finish(line: Line, action: Finish) -> Run:
     passed = verdict is not None and verdict.outcome is Decision.PASS
     line.folder.set_best(chosen, Status.CERTIFIED if passed else Status.SEARCH_ESTIMATE)
     if not any(event["event"] == "finish" for event in line.events()):
-        line.write("finish", chosen=chosen, contract=line.contract.describe())
+        line.write("finish", chosen=chosen)
+    line.folder.clear_scratch()
     events = line.events()
     report = write_report(line.folder.path, compose(events))
     front = tuple(event for event in events if event["event"] in ("baseline", "candidate"))

@@ -85,10 +85,18 @@ class Contract:
         """Probability that a candidate which loses more than allowed passes: 1 - confidence."""
         return round(1 - self.confidence, 12)
 
-    def describe(self) -> str:
-        """Say the terms in one line."""
-        unit = " of the reference" if self.relative else ""
-        parts = [f"drop at most {self.max_drop:g}{unit} at {self.confidence:.0%} confidence"]
+    def describe(self, metric: str | None = None, *, points: bool = False) -> str:
+        """Say the terms in one line; points: the metric is a share, so that 0.01 is one point.
+
+        >>> Contract(0.01).describe("accuracy", points=True)
+        'accuracy may drop by at most 1 point, at 95 % confidence'
+        """
+        most = f"{self.max_drop:g}"
+        if self.relative or points:
+            amount = f"{100 * self.max_drop:g}"
+            unit = " % of the reference" if self.relative else " point" if amount == "1" else " points"
+            most = amount + unit
+        parts = [f"{metric or 'the metric'} may drop by at most {most}, at {100 * self.confidence:g} % confidence"]
         parts += [limit.describe() for limit in self.limits]
         for name, text in (
             ("max_latency_ms", "ms latency"),

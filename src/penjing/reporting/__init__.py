@@ -1,6 +1,6 @@
 """The report of a run: one value, `ReportData`, written as HTML, Markdown and JSON, or shown in a terminal."""
 
-from penjing.reporting.compose import compose
+from penjing.reporting.compose import compose, label
 from penjing.reporting.console import print_summary
 from penjing.reporting.data import (
     Candidate,
@@ -34,6 +34,7 @@ __all__ = [
     "Row",
     "Unit",
     "compose",
+    "label",
     "print_summary",
     "read_report",
     "write_report",

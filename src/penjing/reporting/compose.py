@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from penjing.errors import RunError
 from penjing.recipe import Quantize, Recipe
 from penjing.reporting.data import (
     Candidate,
@@ -25,15 +26,16 @@ from penjing.types import Decision, Direction, LogRow, Status
 Event = Mapping[str, Any]
 
 NOT_JUDGED = "nothing was judged"
+LIMIT_UNITS = {"points": Unit.SHARE, "%": Unit.SHARE, "ms": Unit.MILLISECONDS, "bytes": Unit.BYTES, "": Unit.PLAIN}
 
 
 def compose(events: Sequence[Event]) -> ReportData:
-    """Make the report of a run from its journal; raises ValueError before the baseline is known."""
+    """Make the report of a run from its journal; raises RunError before the baseline is known."""
     by: dict[str, list[Event]] = {}
     for event in events:
         by.setdefault(event["event"], []).append(event)
     if "baseline" not in by:
-        raise ValueError("the journal holds no baseline yet; a report needs at least the original's figures")
+        raise RunError("the journal holds no baseline yet, and a report needs the original's figures; resume the run")
     base = by["baseline"][-1]
     done = by.get("candidate", [])
     verdicts = {event["hash"]: event["verdict"] for event in by.get("verdict", [])}
@@ -115,7 +117,7 @@ def _limit(limit: Mapping[str, Any]) -> Limit:
     outcome = Decision(limit["outcome"])
     held = None if outcome is Decision.UNDECIDED else outcome is Decision.PASS
     found = _figure(limit["value"], limit["lower"], limit["upper"], why=limit["reason"] or "not known")
-    return Limit(what=limit["what"], found=found, unit=Unit.PLAIN, held=held)
+    return Limit(what=limit["what"], found=found, unit=LIMIT_UNITS[limit["unit"]], held=held)
 
 
 def _power(base: Event) -> Power:
