@@ -1,8 +1,8 @@
 """Which values vanish where a slice was removed, when the slices of the parameters are zero.
 
 A contraction with a parameter is always exact, for the parameter's slice is zero. A contraction of two activations
-(attention scores, gates over channels) is exact only when one of them vanishes: relu(0) = 0 does, sigmoid(0) = 1/2
-does not. Operators that are not listed are taken not to vanish, so that a cut is called inexact rather than exact by mistake.
+(attention scores, gates over channels) is exact only when one of them vanishes: relu(0) = 0, but sigmoid(0) = 1/2.
+Operators that are not listed are taken not to vanish, so that a cut is called inexact rather than exact by mistake.
 """
 
 from torch import fx
@@ -10,15 +10,16 @@ from torch import fx
 from penjing.structure.rules.site import Labels, Site
 
 _PRESERVING = """
-    relu relu6 gelu silu mish elu celu selu leaky_relu hardswish hardshrink softshrink tanh sinh asinh sin tan asin atan
-    expm1 sqrt square neg abs sign sgn floor ceil round trunc frac erf log1p dropout feature_dropout alpha_dropout
-    clone contiguous detach alias to _to_copy type_as lift_fresh_copy lift_fresh positive zeros_like zero prelu
-    view reshape _unsafe_view view_copy flatten squeeze ravel unflatten unsqueeze permute transpose swapaxes swapdims t
-    numpy_T mT movedim moveaxis cat concat concatenate stack repeat tile flip pixel_shuffle pixel_unshuffle
-    channel_shuffle slice narrow select split split_with_sizes chunk tensor_split unbind roll repeat_interleave glu
-    sum mean max_pool1d max_pool2d max_pool3d avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d
-    adaptive_avg_pool3d adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d upsample_nearest1d
-    upsample_nearest2d upsample_nearest3d upsample_bilinear2d upsample_linear1d upsample_trilinear3d im2col col2im cumsum
+    relu relu6 gelu silu mish elu celu selu leaky_relu hardswish hardshrink softshrink tanh sinh asinh sin tan
+    asin atan expm1 sqrt square neg abs sign sgn floor ceil round trunc frac erf log1p dropout feature_dropout
+    alpha_dropout clone contiguous detach alias to _to_copy type_as lift_fresh_copy lift_fresh positive zeros_like
+    zero prelu view reshape _unsafe_view view_copy flatten squeeze ravel unflatten unsqueeze permute transpose
+    swapaxes swapdims t numpy_T mT movedim moveaxis cat concat concatenate stack repeat tile flip pixel_shuffle
+    pixel_unshuffle channel_shuffle slice narrow select split split_with_sizes chunk tensor_split unbind roll
+    repeat_interleave glu sum mean max_pool1d max_pool2d max_pool3d avg_pool1d avg_pool2d avg_pool3d
+    adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d adaptive_max_pool1d adaptive_max_pool2d
+    adaptive_max_pool3d upsample_nearest1d upsample_nearest2d upsample_nearest3d upsample_bilinear2d
+    upsample_linear1d upsample_trilinear3d im2col col2im cumsum
 """
 _ALL = ("add", "sub", "subtract", "maximum", "minimum")
 _ANY = ("mul", "multiply")
@@ -34,7 +35,7 @@ def vanishes(site: Site, outputs: Labels) -> bool:
     if not free:
         return True
     if name in _PRESERVING.split() or name.endswith("getitem"):
-        return all(site.vanishes(node) for node in site.node.all_input_nodes)
+        return all(site.vanishes(node) for node in site.node.all_input_nodes if site.outputs_of(node))
     if name in _ALL:
         tensors = site.tensors
         return len(tensors) == 2 and all(_covers(site, node, axis) for node in tensors for axis in free)
@@ -47,6 +48,11 @@ def vanishes(site: Site, outputs: Labels) -> bool:
         channels = -1 if name == "linear" else len(site.shape(site["weight"])) * -1 + 1
         passed = [axis for axis in free if axis != channels]
         return not passed or (site["bias"] is None and site.vanishes(site["input"]))
+    if name == "addmm":
+        added, _, weight = site.node.args[:3]
+        assert isinstance(added, fx.Node)
+        assert isinstance(weight, fx.Node)
+        return free == [-1] and _covers(site, added, -1) and _covers(site, weight, -1)
     if name in _NORMS:
         return _norm_vanishes(site, name, free, len(outputs))
     if name in ("matmul", "mm", "bmm"):
