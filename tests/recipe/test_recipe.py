@@ -75,6 +75,7 @@ def test_as_recipe_takes_a_step_a_list_or_a_recipe() -> None:
         (lambda: PruneChannels(of="flops"), "use one of 'channels', 'macs'"),
         (lambda: PruneChannels(round_to="even"), "use 'auto', None or a whole number"),
         (lambda: PruneChannels(min_width=0), "min_width=0 must be at least 1"),
+        (lambda: PruneChannels(eager_safe=True), "eager_safe=True is not part of this version"),
         (lambda: Sparsify(1.5), "amount=1.5 must lie in [0, 1)"),
         (lambda: Sparsify(True), "amount=True must be a share"),
         (lambda: Quantize("int5"), "use one of 'int8'"),
@@ -126,7 +127,8 @@ def test_bad_contracts_are_refused_with_the_remedy(make: object, words: str) -> 
 def test_a_contract_describes_itself() -> None:
     contract = Contract(0.01, limits=(MinValue("recall", 0.9), MaxDrop("f1", 0.02)), max_latency_ms=5)
     assert contract.describe() == (
-        "the metric may drop by at most 0.01, at 95 % confidence, recall no worse than 0.9, f1 drops at most 0.02, at most 5 ms latency"
+        "the metric may drop by at most 0.01, at 95 % confidence, "
+        "recall no worse than 0.9, f1 drops at most 0.02, at most 5 ms latency"
     )
     assert contract.alpha == 0.05
 

@@ -50,7 +50,7 @@ def apply(
     recipe: Recipe | Step | Iterable[Step],
     example_inputs: Any = None,
     *,
-    runtime: Target | None = None,
+    runtime: Target | str | None = None,
     prefer: str = "module",
     device: str | torch.device | None = None,
     seed: int = 0,
@@ -84,6 +84,11 @@ def apply(
         workload, original, example = None, workload_or_model, ExampleInputs.of(example_inputs)
     else:
         raise RecipeError(f"apply: got {type(workload_or_model).__name__}; pass a Workload or an nn.Module")
+    if isinstance(runtime, str):
+        raise RecipeError(
+            f"apply: runtime={runtime!r} is a name; give a Target (penjing.recipe.Target), or leave it out and choose "
+            "widths with round_to="
+        )
     if prefer not in ("module", "graph"):
         raise RecipeError(f"apply: prefer={prefer!r} is unknown; use 'module' or 'graph'")
     check(steps, workload)
