@@ -11,6 +11,7 @@ lock              held by the writer
 import os
 import re
 import secrets
+import shutil
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -115,6 +116,11 @@ class RunFolder:
         folder = self.path / SCRATCH / _safe(name)
         folder.mkdir(exist_ok=True)
         return folder
+
+    def clear_scratch(self) -> None:
+        """Throw away what `scratch` holds."""
+        for folder in (self.path / SCRATCH).iterdir():
+            shutil.rmtree(folder, ignore_errors=True)
 
     def set_best(self, name: str, status: Status) -> None:
         """Point at the best candidate so far, atomically. Raises RunError if it is not there."""

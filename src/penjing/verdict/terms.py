@@ -55,6 +55,7 @@ class Term:
             discordant=found.discordant,
             method=found.method,
             reason=reason,
+            unit=unit,
         )
 
     def _test_value(self, limit: MinValue, candidate: Samples, alpha: float, seed: int) -> LimitResult:
@@ -75,6 +76,7 @@ class Term:
             n=len(candidate),
             method=method,
             reason=None if outcome is Decision.PASS else f"all that is sure is {bound}",
+            unit=unit_of(self.metric, relative=False),
         )
 
 
@@ -132,6 +134,7 @@ def physical(
             upper=latency.high_ms,
             limit=longest,
             reason=None if outcome is Decision.PASS else f"it lies in [{latency.low_ms:.4g}, {latency.high_ms:.4g}] ms",
+            unit="ms",
         )
     if (most := contract.max_memory_bytes) is not None:
         if memory_bytes is None:
@@ -169,4 +172,4 @@ def _decide(lower: float, upper: float, most: float) -> Decision:
 def _exact(what: str, value: int, most: int) -> LimitResult:
     outcome = _decide(value, value, most)
     reason = None if outcome is Decision.PASS else f"it is {value:,}"
-    return LimitResult(f"{what} at most {most:,}", outcome, value, value, value, most, reason=reason)
+    return LimitResult(f"{what} at most {most:,}", outcome, value, value, value, most, reason=reason, unit="bytes")

@@ -14,7 +14,7 @@ class LimitResult:
     """How one further term of the contract came out.
 
     value, lower, upper: of what is limited, in its own unit; limit: what the contract allows. n, discordant, method: as
-    in a verdict, for terms on a metric. reason: why it did not pass.
+    in a verdict, for terms on a metric. reason: why it did not pass. unit: "ms", "bytes", or as in a verdict.
     """
 
     what: str
@@ -27,6 +27,7 @@ class LimitResult:
     discordant: int | None = None
     method: str | None = None
     reason: str | None = None
+    unit: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
