@@ -6,7 +6,7 @@ from structure_zoo import ZOO, Vgg
 from torch import Tensor, nn
 
 from penjing.errors import CaptureError
-from penjing.structure import capture
+from penjing.structure import capture, couple, cut
 from penjing.workload import ExampleInputs
 
 
@@ -55,6 +55,32 @@ def test_data_dependent_control_flow_is_explained() -> None:
 def test_an_error_of_the_model_itself_is_named() -> None:
     with pytest.raises(CaptureError, match="cannot capture Vgg"):
         capture(Vgg(), torch.zeros(2, 4, 8, 8))
+
+
+class Wrapped(nn.Module):
+    def __init__(self, autocast: bool) -> None:
+        super().__init__()
+        self.a, self.b, self.autocast = nn.Linear(4, 6), nn.Linear(6, 2), autocast
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.enable_grad(), torch.autocast("cpu", dtype=torch.bfloat16, enabled=self.autocast):
+            y = self.a(x).relu()
+        return self.b(y.float())
+
+
+def test_contexts_that_change_nothing_are_entered() -> None:
+    model, x = Wrapped(autocast=False), torch.randn(2, 4)
+    coupling = couple(model, x)
+    assert [(group.name, group.size) for group in coupling.groups] == [("a", 6)]
+    torch.testing.assert_close(cut(coupling, {}).module(x), model(x))
+
+
+def test_an_autocast_that_is_on_is_kept_and_reported() -> None:
+    model, x = Wrapped(autocast=True), torch.randn(2, 4)
+    coupling = couple(model, x)
+    assert not coupling.groups
+    assert any("wrap_with_autocast" in operator for operator in coupling.unknown)
+    torch.testing.assert_close(cut(coupling, {}).module(x), model(x))
 
 
 def test_a_name_that_fx_reserves_is_refused() -> None:

@@ -15,6 +15,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.utils import _pytree as pytree
 
 from penjing.errors import CaptureError
+from penjing.structure.inline import inline_wrappers
 from penjing.structure.rules import Shape, Shapes, owner_of
 from penjing.workload.inputs import ExampleInputs
 from penjing.workload.modes import preserved
@@ -308,6 +309,7 @@ def _first_line(problem: BaseException) -> str:
 
 def _captured(model: nn.Module, example: ExampleInputs, program: torch.export.ExportedProgram) -> Captured:
     exported = program.module(check_guards=False)
+    inline_wrappers(exported)
     graph = exported.graph
     graph.set_codegen(fx.graph.CodeGen())
     module = fx.GraphModule(exported, graph, class_name=type(model).__name__)
