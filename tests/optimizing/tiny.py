@@ -1,4 +1,4 @@
-"""A search that takes seconds: a small network on the digits, two recipes, short measuring. Also a program to be killed.
+"""A search that takes seconds: a small network on the digits, two recipes, short measuring. Also a program to kill.
 
 python tiny.py WEIGHTS RUN_FOLDER
 """
