@@ -4,9 +4,11 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
+from typing import Annotated
 
 import typer
 
+from penjing._version import __version__
 from penjing.cli import demo, inspect, judging, making, searching, starting
 from penjing.cli.shared import ExitCode, errors_console
 from penjing.errors import PenjingError
@@ -18,6 +20,21 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")] = False,
+) -> None:
+    """Hold the options that belong to no command."""
+
+
 for group in (demo, starting, inspect, making, judging, searching):
     group.register(app)
 
