@@ -196,7 +196,7 @@ def test_restore_names_what_is_wrong(tmp_path: Path) -> None:
 def test_an_interrupted_recipe_goes_on_after_the_last_finished_step(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    steps = [Sparsify(0.5), PruneChannels(0.5, round_to=None), Finetune(epochs=1)]
+    steps = [Sparsify(0.5), PruneChannels(0.5, round_to=None), Finetune(epochs=1, precision="fp32")]
     whole = apply(workload(network()), steps)
 
     calls: list[str] = []
