@@ -41,6 +41,7 @@ class Atoms:
     def __init__(self) -> None:
         self._parent: Ids = np.zeros(1024, dtype=np.int64)
         self._why: Ids = np.zeros(1024, dtype=np.int64)
+        self._composite: NDArray[np.bool_] = np.zeros(1024, dtype=np.bool_)
         self._parts: dict[int, tuple[int, ...]] = {}
         self._reasons: list[str] = ["", "", "it is reshaped in ways that do not fit each other"]
         self._count = 1
@@ -54,6 +55,7 @@ class Atoms:
         while end > len(self._parent):
             self._parent = np.concatenate([self._parent, np.zeros_like(self._parent)])
             self._why = np.concatenate([self._why, np.zeros_like(self._why)])
+            self._composite = np.concatenate([self._composite, np.zeros_like(self._composite)])
         ids = np.arange(self._count, end)
         self._parent[ids] = ids
         self._count = end
@@ -94,6 +96,11 @@ class Atoms:
             return (root,)
         return tuple(dict.fromkeys(atom for part in self._parts[root] for atom in self._factors(part)))
 
+    def _compose(self, i: int, factors: tuple[int, ...]) -> None:
+        """Root i is the product of `factors` from now on."""
+        self._parts[i] = factors
+        self._composite[i] = True
+
     # --- freezing
 
     def freeze(self, label: Label, reason: str) -> None:
@@ -125,14 +132,15 @@ class Atoms:
     def expand(self, label: Ids) -> Ids:
         """The label in atomic roots: composite ids replaced by their factors, padded with KEPT."""
         roots = self.find(label)
-        if not self._parts or not label.size:
+        if not self._composite[roots].any():
             return roots
         unique, inverse = np.unique(roots, return_inverse=True)
-        factors = [self._factors(i) for i in unique.tolist()]
-        width = max(map(len, factors))
-        table = np.zeros((len(unique), width), dtype=np.int64)
-        for row, atoms in zip(table, factors, strict=True):
-            row[: len(atoms)] = atoms
+        rows = np.flatnonzero(self._composite[unique])
+        products = [self._factors(i) for i in unique[rows].tolist()]
+        table = np.zeros((len(unique), max(map(len, products))), dtype=np.int64)
+        table[:, 0] = unique
+        for row, factors in zip(rows, products, strict=True):
+            table[row, : len(factors)] = factors
         return np.asarray(table[inverse.reshape(-1)].reshape(len(label), -1))
 
     def resolve(self, label: Ids) -> Ids:
@@ -180,9 +188,10 @@ class Atoms:
         code = int(self._why[x] or self._why[y])
         factors_x, factors_y = self._factors(x), self._factors(y)
         composite_x, composite_y = self._parts.pop(x, None), self._parts.pop(y, None)
+        self._composite[[x, y]] = False
         self._parent[y] = x
         if composite_x and composite_y:
-            self._parts[x] = factors_x
+            self._compose(x, factors_x)
             self._match(factors_x, factors_y)
         elif composite_x or composite_y:
             factors = factors_x if composite_x else factors_y
@@ -190,7 +199,7 @@ class Atoms:
                 for z in factors:
                     self._unite(x, z)
             elif x != KEPT:
-                self._parts[x] = factors
+                self._compose(x, factors)
         if code:
             self._why[self._root(x)] = code
             for z in (*factors_x, *factors_y):
@@ -212,11 +221,19 @@ class Atoms:
                 self._freeze(x, _MISFIT)
 
     def _unite_columns(self, a: Ids, b: Ids) -> None:
-        a, b = self.find(a), self.find(b)
-        differ = a != b
-        if differ.any():
-            for x, y in np.unique(np.stack([a[differ], b[differ]], axis=1), axis=0).tolist():
-                self._unite(x, y)
+        pairs = np.unique(np.stack([self.find(a), self.find(b)], axis=1), axis=0)
+        pairs = pairs[pairs[:, 0] != pairs[:, 1]]
+        if not len(pairs):
+            return
+        met = np.unique(pairs)
+        if len(met) == pairs.size and met[0] != KEPT and not self._composite[met].any():
+            # Atoms that each meet one other, as nearly always: all at once.
+            x, y = pairs.T
+            self._parent[y] = x
+            self._why[x] = np.where(self._why[x] > 0, self._why[x], self._why[y])
+            return
+        for x, y in pairs.tolist():
+            self._unite(x, y)
 
     def _equate_rows(self, a: Ids, b: Ids) -> None:
         a, b = self.resolve(a), self.resolve(b)
@@ -275,7 +292,7 @@ class Atoms:
             for z in factors:
                 self._unite(x, z)
         else:
-            self._parts[x] = factors
+            self._compose(x, factors)
 
     # --- shapes
 
