@@ -136,7 +136,7 @@ def test_finalists_climb_in_speed_and_keep_hard_limits() -> None:
 
 
 def test_worthwhile_needs_a_real_gain() -> None:
-    assert worthwhile([probe(1, 9.9, 50)], BASELINE, "latency_ms") == []
+    assert worthwhile([probe(1, 9.9, 50)], [BASELINE], "latency_ms") == []
 
 
 @pytest.mark.parametrize(("calibration", "epoch_s", "expected"), [(True, 10.0, {True, False}), (False, 10.0, {True})])
@@ -159,3 +159,8 @@ def test_recovery_epochs_fill_the_budget() -> None:
 def test_a_probe_has_the_shapes_of_its_recipe() -> None:
     recipe = Recipe([PruneChannels(0.5), Finetune(), Quantize()])
     assert without_recovery(recipe) == Recipe([PruneChannels(0.5), Quantize()])
+
+
+def test_what_needs_no_training_is_what_training_must_beat() -> None:
+    events = [BASELINE, LATTICE, probe(1, 6.0, 50), probe(2, 5.0, 40), probe(3, 3.0, 20), candidate(0, 0.0, 5.5)]
+    assert plan(events) == Recover(2), "probe 1 is slower than the candidate that was never trained"

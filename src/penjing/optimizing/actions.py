@@ -12,7 +12,7 @@ from torch import nn
 
 from penjing._version import __version__
 from penjing.errors import PenjingError
-from penjing.measuring import machine, measure, memory
+from penjing.measuring import Latency, machine, measure, memory
 from penjing.planning import (
     Action,
     Baseline,
@@ -130,9 +130,11 @@ def probe(line: Line, action: Probe) -> None:
         scratch = line.folder.scratch(f"probe-{action.index}")
         outcome, found = _applied(line, recipe, scratch)
         artifact = export(outcome.model, line.workload.example, scratch / "artifact", line.runtime)
-        latency = measure(artifact, line.workload.example, seconds=1.0)
-        figures = {"latency_ms": latency.median_ms, "size_bytes": artifact.size_bytes, "macs": found.macs}
-        return {**figures, "memory_bytes": found.peak_activation_bytes}
+        latency = measure(artifact, line.workload.example, against=line.artifact("baseline"), seconds=1.0)
+        figures = {"macs": found.macs, "size_bytes": artifact.size_bytes, "relative_latency": relative(latency)}
+        if line.contract.minimize == "memory":
+            figures["memory_bytes"] = memory(artifact, line.workload.example).model_bytes
+        return figures
 
     _attempt(line, "probe", action.index, work)
 
@@ -232,6 +234,11 @@ def _applied(line: Line, recipe: Recipe, scratch: Path) -> tuple[Outcome, Profil
     return applied(recipe), found
 
 
+def relative(latency: Latency) -> float:
+    """Give the time as a share of that of the model it was measured against, 1 if it was measured alone."""
+    return 1 / latency.ratio.value if latency.ratio is not None else 1.0
+
+
 def _layers(found: Profile) -> list[dict[str, Any]]:
     """Give the layers that compute, with their widths: dimension 1 of a convolution's output, else the last."""
     rows = []
@@ -295,6 +302,7 @@ def _deployed(line: Line, name: str, model: nn.Module, outcome: Outcome | None) 
         "n": len(samples),
         "batch": example.batch_size,
         "latency_ms": latencies[str(example.batch_size)].median_ms,
+        "relative_latency": relative(latencies[str(example.batch_size)]),
         "latencies": {n: latency.to_data() for n, latency in latencies.items()},
         "size_bytes": artifact.size_bytes,
         "memory_bytes": memory(artifact, example).model_bytes,

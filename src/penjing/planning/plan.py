@@ -15,7 +15,7 @@ Event = dict[str, Any]
 
 PROBE_SHARE = 0.25
 JUDGED_AT_MOST = 3
-WORTHWHILE = 0.98
+WORTHWHILE = 0.95
 
 
 @dataclass(frozen=True)
@@ -117,19 +117,20 @@ def _recover(lattice: Event, by: dict[str, list[Event]]) -> Recover | None:
     kinds = ("baseline", "probe", "probe-failed", "candidate", "candidate-failed")
     if done and _spent(by, *kinds) + longest > lattice["budget_s"]:
         return None
-    queue = worthwhile(by.get("probe", []), by["baseline"][-1], lattice["objective"])
+    untrained = [event for event in by.get("candidate", []) if not lattice["trains"][event["index"]]]
+    queue = worthwhile(by.get("probe", []), [*by["baseline"], *untrained], lattice["objective"])
     return next((Recover(event["index"]) for event in queue if event["index"] not in tried), None)
 
 
-def worthwhile(probes: Sequence[Event], baseline: Event, objective: str) -> list[Event]:
-    """Give the probes that beat every gentler one, from gentle (most MACs kept) to severe.
+def worthwhile(probes: Sequence[Event], had: Sequence[Event], objective: str) -> list[Event]:
+    """Give the probes that beat what is had without training and every gentler one, from gentle (most MACs) to severe.
 
     >>> probes = [{"name": "a", "macs": 50, "ms": 4.0}, {"name": "b", "macs": 40, "ms": 5.0}]
-    >>> [probe["name"] for probe in worthwhile(probes, {"ms": 9.0}, "ms")]
+    >>> [probe["name"] for probe in worthwhile(probes, [{"ms": 9.0}], "ms")]
     ['a']
     """
     kept: list[Event] = []
-    best = baseline[objective]
+    best = min(event[objective] for event in had)
     for probe in sorted(probes, key=lambda p: (-p["macs"], p[objective])):
         if probe[objective] < WORTHWHILE * best:
             kept.append(probe)
