@@ -24,8 +24,8 @@ bench: $(READY)  ## measure; results go to benchmarks/results/
 	$(BIN)/python -m benchmarks
 
 docs: $(READY)  ## run every example in the documentation
-	$(BIN)/python -m pytest -q --doctest-glob='*.md' README.md docs
-	$(BIN)/python -m pytest -q --doctest-modules src
+	$(BIN)/python -m pytest -q tests/test_readme.py
+	$(BIN)/python -m pytest -q src
 
 format: $(READY)
 	$(BIN)/ruff check --fix .
