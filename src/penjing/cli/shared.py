@@ -1,7 +1,9 @@
 """What all commands share: consoles, exit codes, reading a workload file, printing data."""
 
 import json
-from collections.abc import Mapping
+import traceback
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from enum import IntEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -9,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from penjing.errors import WorkloadError
+from penjing.errors import PenjingError, WorkloadError
 from penjing.types import Decision
 
 if TYPE_CHECKING:
@@ -49,14 +51,30 @@ def read_workload(path: Path) -> "Workload":
     if spec is None or spec.loader is None:
         raise WorkloadError(f"{path} is no Python file; its name must end in .py")
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    with _explained(path):
+        spec.loader.exec_module(module)
     make = getattr(module, "workload", None)
     if not callable(make):
         raise WorkloadError(f"{path} has no function `workload`; add `def workload() -> penjing.Workload`")
-    made = make()
+    with _explained(path):
+        made = make()
     if not isinstance(made, Workload):
         raise WorkloadError(f"workload() of {path} returned {type(made).__name__}; return a penjing.Workload")
     return made
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    """Say where in the file an error of its own came up; those of Penjing say enough."""
+    try:
+        yield
+    except PenjingError:
+        raise
+    except Exception as problem:
+        own = str(path.absolute())
+        lines = [frame.lineno for frame in traceback.extract_tb(problem.__traceback__) if frame.filename == own]
+        line = problem.lineno if isinstance(problem, SyntaxError) else lines[-1] if lines else None
+        raise WorkloadError(f"{path}, line {line}: {type(problem).__name__}: {problem}; mend the file") from problem
 
 
 def print_json(data: Any) -> None:
