@@ -1,0 +1,75 @@
+"""Run the benchmarks, each in a process of its own, in order.
+
+    python -m benchmarks                        # all; says what each is and how long it took
+    python -m benchmarks widths quantize_peer   # these
+    python -m benchmarks --list
+
+A benchmark that fails does not stop the others; it is named at the end and the exit code is 1. Options are those of
+each module: `python -m benchmarks.widths --help`. Figures go to benchmarks/results/.
+"""
+
+import argparse
+import ast
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+ROOM = Path(__file__).parent
+
+# From seconds to the better part of an hour.
+ORDER = ("import_time", "profile_speed", "quantize_peer", "demo", "widths", "verdict_size", "resnet20_fashion")
+USUAL = {
+    "import_time": "3 minutes",
+    "profile_speed": "1 minute",
+    "quantize_peer": "2 minutes",
+    "demo": "3 minutes",
+    "widths": "6 minutes",
+    "verdict_size": "10 minutes",
+    "resnet20_fashion": "1 hour, and 20 minutes more the first time",
+}
+
+
+def headline(name: str) -> str:
+    """Give the first line of a benchmark's docstring, without importing it."""
+    text = ast.get_docstring(ast.parse((ROOM / f"{name}.py").read_text("utf-8")))
+    return (text or "").partition("\n")[0]
+
+
+def run(names: Sequence[str]) -> list[str]:
+    """Run benchmarks one after another; give the names of those that failed."""
+    failed = []
+    for i, name in enumerate(names, 1):
+        print(f"\n[{i}/{len(names)}] {name}: {headline(name)} (about {USUAL[name]})", flush=True)
+        start = time.perf_counter()
+        code = subprocess.run([sys.executable, "-m", f"benchmarks.{name}"], cwd=ROOM.parent).returncode
+        print(
+            f"{name} took {time.perf_counter() - start:.0f} s" + (f" and failed ({code})" if code else ""), flush=True
+        )
+        if code:
+            failed.append(name)
+    return failed
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        "python -m benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("names", nargs="*", metavar="name", help=f"of {', '.join(ORDER)}; none: all")
+    parser.add_argument("--list", action="store_true", help="say what there is, and run nothing")
+    args = parser.parse_args(arguments)
+    if unknown := [name for name in args.names if name not in ORDER]:
+        parser.error(f"there is no benchmark {unknown[0]!r}; there are {', '.join(ORDER)}")
+    if args.list:
+        for name in ORDER:
+            print(f"{name:17} {headline(name)} (about {USUAL[name]})")
+        return 0
+    failed = run(args.names or ORDER)
+    if failed:
+        print(f"\nfailed: {', '.join(failed)}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
