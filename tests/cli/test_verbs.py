@@ -279,10 +279,11 @@ def test_ctrl_c_leaves_a_run_that_goes_on(penjing_json: PenjingJson, home: Path,
 
 
 @pytest.mark.slow
-def test_demo(penjing_json: PenjingJson, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_demo(penjing_says: Penjing, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(demo, "EPOCHS", 1)
     out = tmp_path / "demo"
-    code, data = penjing_json("demo", "--out", out, "--budget", "5s")
+    code, printed, _ = penjing_says("demo", "--out", out, "--budget", "5s", "--json")
+    data = json.loads(printed)
     outcomes = {0: "pass", 1: "fail", 3: "undecided"}
     assert data["verdict"]["outcome"] == outcomes[code]
     assert data["verdict"]["n"]["value"] == 700
