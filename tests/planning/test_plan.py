@@ -115,7 +115,7 @@ def test_no_candidate_ends_with_nothing_chosen() -> None:
 
 def test_a_contract_that_cannot_be_met_judges_the_best_effort() -> None:
     done = [candidate(0, 0.05, 8.0), candidate(1, 0.02, 6.0)]
-    assert finalists(done, LATTICE) == ("h1",)
+    assert finalists(done, BASELINE, LATTICE) == ("h1",)
     events = [
         BASELINE,
         LATTICE,
@@ -132,7 +132,7 @@ def test_finalists_climb_in_speed_and_keep_hard_limits() -> None:
         candidate(2, 0.003, 5.0),
         candidate(3, 0.004, 2.0, limits_hold=False),
     ]
-    assert finalists(done, LATTICE) == ("h0", "h2")
+    assert finalists(done, BASELINE, LATTICE) == ("h0", "h2")
 
 
 def test_worthwhile_needs_a_real_gain() -> None:
@@ -164,3 +164,19 @@ def test_a_probe_has_the_shapes_of_its_recipe() -> None:
 def test_what_needs_no_training_is_what_training_must_beat() -> None:
     events = [BASELINE, LATTICE, probe(1, 6.0, 50), probe(2, 5.0, 40), probe(3, 3.0, 20), candidate(0, 0.0, 5.5)]
     assert plan(events) == Recover(2), "probe 1 is slower than the candidate that was never trained"
+
+
+def test_the_safest_candidate_is_always_judged_first() -> None:
+    done = [candidate(i, drop, ms) for i, (drop, ms) in enumerate([(0, 8), (0.009, 6), (0.0095, 5), (0.0099, 4)])]
+    assert finalists(done, BASELINE, LATTICE) == ("h0", "h1", "h2", "h3")
+
+
+def test_what_is_no_better_than_the_original_is_not_judged() -> None:
+    assert finalists([candidate(0, 0.0, 9.9)], BASELINE, LATTICE) == ()
+    events = [BASELINE, LATTICE, {"event": "freeze", "hashes": []}]
+    assert plan(events) == Finish(None), "the original ships"
+
+
+def test_a_fast_but_failed_candidate_does_not_keep_others_from_training() -> None:
+    events = [BASELINE, LATTICE, probe(1, 6.0, 50), probe(2, 5.0, 40), probe(3, 3.0, 20), candidate(0, 0.5, 1.0)]
+    assert plan(events) == Recover(1)

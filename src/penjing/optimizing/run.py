@@ -6,13 +6,16 @@ a run can be killed at any instant and goes on where it stopped, and the best mo
 
 import logging
 import re
+import uuid
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from penjing._version import __version__
 from penjing.errors import RunError
-from penjing.optimizing.actions import ACTIONS, ASSUMED_DISCORDANCE, Line
+from penjing.optimizing.actions import ACTIONS
+from penjing.optimizing.figures import ASSUMED_DISCORDANCE, foretold
+from penjing.optimizing.line import Line
 from penjing.planning import Action, Baseline, Event, Finish, Freeze, Judge, Lattice, Probe, Recover, plan
 from penjing.recipe import Contract, Recipe, metric_name
 from penjing.reporting import compose, label, write_report
@@ -42,7 +45,11 @@ class Run:
 
     def summary(self) -> str:
         """Say in a few lines what came out."""
-        sentence = self.verdict.sentence() if self.verdict is not None else "Nothing was judged."
+        sentence = (
+            self.verdict.sentence()
+            if self.verdict is not None
+            else "No candidate is better than the original, which stays."
+        )
         return f"{sentence}\nbest model: {self.best.path}\nreport: {self.report_path}"
 
 
@@ -73,7 +80,7 @@ def optimize(
     terms_of(workload, contract)
     logger.info("%s", told_power(workload, contract))
     with RunFolder.open(out, identity(workload, contract, runtime, seed), resume=resume) as folder:
-        line = Line(workload, contract, runtime, folder, budget_s, seed, progress)
+        line = Line(workload, contract, runtime, folder, _begin(folder, budget_s), seed, progress)
         while not isinstance(action := plan(line.events()), Finish):
             logger.info("%s", _say(line, action))
             ACTIONS[type(action)](line, action)
@@ -96,7 +103,19 @@ def seconds(budget: str | float) -> float:
 def told_power(workload: Workload, contract: Contract) -> str:
     """Say, before any training, what the certificate split can certify."""
     n = workload.size(Split.CERTIFICATE)
+    if not foretold(workload, contract):
+        return f"The certificate has {n:,} samples; what they certify depends on the scores, which no one has seen yet."
     return power(n, ASSUMED_DISCORDANCE, contract.alpha, max_drop=contract.max_drop or None).sentence()
+
+
+def _begin(folder: RunFolder, budget_s: float) -> float:
+    """Give a new run a name of its own and a budget; a resumed one keeps both. Returns the budget, in seconds."""
+    begun = next((event for event in folder.journal.events() if event["event"] == "begin"), None)
+    if begun is None:
+        begun = folder.journal.append("begin", run=uuid.uuid4().hex, budget_s=budget_s)
+    if begun["budget_s"] != budget_s:
+        logger.warning("this run was begun with a budget of %g s, which stays", begun["budget_s"])
+    return float(begun["budget_s"])
 
 
 def identity(workload: Workload, contract: Contract, runtime: str, seed: int) -> dict[str, Any]:

@@ -60,4 +60,6 @@ def objective(contract: Contract) -> str:
     Latency is relative to the original's, measured in turns with it: on a machine with other work to do, figures taken
     minutes apart do not compare, paired ratios do.
     """
-    return {"latency": "relative_latency", "size": "size_bytes", "memory": "memory_bytes", "macs": "macs"}[contract.minimize]
+    return {"latency": "relative_latency", "size": "size_bytes", "memory": "memory_bytes", "macs": "macs"}[
+        contract.minimize
+    ]

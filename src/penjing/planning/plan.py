@@ -14,7 +14,7 @@ from typing import Any
 Event = dict[str, Any]
 
 PROBE_SHARE = 0.25
-JUDGED_AT_MOST = 3
+GAIN = 0.98
 WORTHWHILE = 0.95
 
 
@@ -81,7 +81,11 @@ def plan(events: Sequence[Event]) -> Action:
         return Lattice()
     lattice = by["lattice"][-1]
     if "freeze" not in by:
-        return _probe(lattice, by) or _recover(lattice, by) or Freeze(finalists(by.get("candidate", []), lattice))
+        return (
+            _probe(lattice, by)
+            or _recover(lattice, by)
+            or Freeze(finalists(by.get("candidate", []), by["baseline"][-1], lattice))
+        )
     return _judge(by["freeze"][-1], by)
 
 
@@ -117,7 +121,11 @@ def _recover(lattice: Event, by: dict[str, list[Event]]) -> Recover | None:
     kinds = ("baseline", "probe", "probe-failed", "candidate", "candidate-failed")
     if done and _spent(by, *kinds) + longest > lattice["budget_s"]:
         return None
-    untrained = [event for event in by.get("candidate", []) if not lattice["trains"][event["index"]]]
+    untrained = [
+        event
+        for event in by.get("candidate", [])
+        if not lattice["trains"][event["index"]] and event["drop"] <= lattice["max_drop"]
+    ]
     queue = worthwhile(by.get("probe", []), [*by["baseline"], *untrained], lattice["objective"])
     return next((Recover(event["index"]) for event in queue if event["index"] not in tried), None)
 
@@ -138,23 +146,24 @@ def worthwhile(probes: Sequence[Event], had: Sequence[Event], objective: str) ->
     return kept
 
 
-def finalists(done: Sequence[Event], lattice: Event) -> tuple[str, ...]:
-    """Give the candidates to judge: within the contract on the search split, from safe to aggressive.
+def finalists(done: Sequence[Event], baseline: Event, lattice: Event) -> tuple[str, ...]:
+    """Give the candidates to judge: better than the original, within the contract on the search split, safe ones first.
 
     Safe is a small drop on the search split. A candidate that is no better in the objective than a safer one is left
     out. Where none is within the contract, the one that lost least is judged all the same: best effort, told as such.
+    Nothing is judged where nothing is better than the original: then the original ships.
     """
-    if not done:
-        return ()
-    safe_first = sorted(done, key=lambda e: (e["drop"], e[lattice["objective"]]))
-    within = [e for e in safe_first if e["drop"] <= lattice["max_drop"] and e["limits_hold"]]
+    objective = lattice["objective"]
+    better = [event for event in done if event[objective] < GAIN * baseline[objective]]
+    safe_first = sorted(better, key=lambda event: (event["drop"], event[objective]))
+    within = [event for event in safe_first if event["drop"] <= lattice["max_drop"] and event["limits_hold"]]
     if not within:
-        return (safe_first[0]["hash"],)
+        return tuple(event["hash"] for event in safe_first[:1])
     ladder: list[Event] = []
     for event in within:
-        if not ladder or event[lattice["objective"]] < ladder[-1][lattice["objective"]]:
+        if not ladder or event[objective] < ladder[-1][objective]:
             ladder.append(event)
-    return tuple(event["hash"] for event in ladder[-JUDGED_AT_MOST:])
+    return tuple(event["hash"] for event in ladder)
 
 
 def _judge(freeze: Event, by: dict[str, list[Event]]) -> Judge | Finish:

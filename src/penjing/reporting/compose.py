@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from penjing.errors import RunError
-from penjing.recipe import Quantize, Recipe
+from penjing.recipe import Recipe
 from penjing.reporting.data import (
     Candidate,
     Fact,
@@ -26,6 +26,7 @@ from penjing.types import Decision, Direction, LogRow, Status
 Event = Mapping[str, Any]
 
 NOT_JUDGED = "nothing was judged"
+NOTHING_BETTER = "No candidate is better than the original, which stays: nothing was judged."
 LIMIT_UNITS = {"points": Unit.SHARE, "%": Unit.SHARE, "ms": Unit.MILLISECONDS, "bytes": Unit.BYTES, "": Unit.PLAIN}
 
 
@@ -43,7 +44,7 @@ def compose(events: Sequence[Event]) -> ReportData:
     return ReportData(
         title=base["title"],
         created=datetime.fromtimestamp(events[-1]["time"], UTC),
-        verdict=_judgement(base, verdicts.get(chosen["hash"])),
+        verdict=_judgement(base, verdicts.get(chosen["hash"]), finished="finish" in by),
         power=_power(base),
         contract=base["contract"]["describe"],
         rows=_rows(base, chosen, verdicts.get(chosen["hash"])),
@@ -78,13 +79,13 @@ def _figure(value: Any, low: Any = None, high: Any = None, *, why: str, note: st
     return Figure.of(value, low, high, note) if low is not None and high is not None else Figure.of(value, note=note)
 
 
-def _judgement(base: Event, verdict: Mapping[str, Any] | None) -> Judgement:
+def _judgement(base: Event, verdict: Mapping[str, Any] | None, *, finished: bool) -> Judgement:
     relative, unit = base["contract"]["relative"], _unit(base)
     terms = {"metric": base["metric"]["name"], "max_drop": base["contract"]["max_drop"], "relative": relative}
     if verdict is None:
         missing = Figure.missing(NOT_JUDGED)
         return Judgement(
-            sentence="No verdict: nothing was judged. The original is what ships.",
+            sentence=NOTHING_BETTER if finished else "Nothing is judged yet: the search is not over.",
             outcome=None,
             unit=Unit.SHARE if relative else unit,
             drop=missing,
@@ -122,7 +123,8 @@ def _limit(limit: Mapping[str, Any]) -> Limit:
 
 def _power(base: Event) -> Power:
     power = base["power"]
-    drop = Figure.of(power["smallest_drop"], note=f"{power['probability']:.0%} probability")
+    note = f"{power['probability']:.0%} probability"
+    drop = _figure(power["smallest_drop"], why="it depends on the scores of this metric", note=note)
     return Power(smallest_drop=drop, unit=Unit.SHARE, n=power["n"], discordance=power["discordance"])
 
 
@@ -231,7 +233,6 @@ def label(recipe: Recipe) -> str:
 
 def _layers(base: Event, chosen: Event) -> tuple[Layer, ...]:
     after = {layer["name"]: layer for layer in chosen["layers"]}
-    number_format = next((str(s.scheme) for s in _recipe(chosen) if isinstance(s, Quantize)), "fp32")
     rows = []
     for layer in base["layers"]:
         other = after.get(layer["name"])
@@ -245,7 +246,7 @@ def _layers(base: Event, chosen: Event) -> tuple[Layer, ...]:
                 params_after=other and other["params"],
                 macs_before=layer["macs"],
                 macs_after=other and other["macs"],
-                format=number_format,
+                format=other["format"] if other else "-",
                 note="" if other else "folded into the layer before it",
             )
         )

@@ -58,6 +58,13 @@ class Term:
             unit=unit,
         )
 
+    def seems_kept(self, reference: Samples, candidate: Samples) -> bool:
+        """Whether the point estimate keeps the term: for a search, on data that may be looked at; no test."""
+        found = self.test(reference, candidate, alpha=0.5)
+        if isinstance(self.limit, MinValue) and self.metric.direction is Direction.HIGHER:
+            return found.value >= found.limit
+        return found.value <= found.limit
+
     def _test_value(self, limit: MinValue, candidate: Samples, alpha: float, seed: int) -> LimitResult:
         lower, upper, method = value_limits(candidate, alpha, seed=seed)
         if self.metric.direction is Direction.HIGHER:

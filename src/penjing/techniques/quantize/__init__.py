@@ -1,5 +1,6 @@
 """Store and compute in eight bits: one graph that torch simulates and ONNX Runtime runs with integer kernels."""
 
+from penjing.techniques.quantize.layers import int8_layers
 from penjing.techniques.quantize.observers import OBSERVERS, Histogram, Observer
 from penjing.techniques.quantize.onnx import translations
 from penjing.techniques.quantize.params import QuantParams, activation_params, weight_params
@@ -11,6 +12,7 @@ __all__ = [
     "Observer",
     "QuantParams",
     "activation_params",
+    "int8_layers",
     "run",
     "translations",
     "weight_params",
