@@ -84,7 +84,7 @@ class PruneChannels(Step):
                 "falls back to the graph"
             )
         if isinstance(self.round_to, str) and self.round_to != "auto":
-            raise RecipeError(f"PruneChannels: round_to={self.round_to!r}; use 'auto', None or a whole number")
+            raise RecipeError(f"PruneChannels: round_to={self.round_to!r}; use 'auto', None or a number")
         if isinstance(self.round_to, int):
             _at_least("PruneChannels", "round_to", self.round_to, 1)
 
