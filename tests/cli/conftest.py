@@ -26,7 +26,7 @@ from penjing.workload import digits
 def workload() -> pj.Workload:
     torch.manual_seed(0)
     images, labels = digits()
-    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 8), torch.nn.ReLU(), torch.nn.Linear(8, 10))
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 64), torch.nn.ReLU(), torch.nn.Linear(64, 10))
     data = [(images[i : i + 100], labels[i : i + 100]) for i in range(0, 1700, 100)]
     return pj.Workload(model.eval(), images[:4], evaluation=data[:7], certificate=data[7:])
 """

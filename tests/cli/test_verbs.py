@@ -126,7 +126,7 @@ def test_optimize_report_and_resume(
     penjing_says: Penjing, penjing_json: PenjingJson, home: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "run"
-    terms = ("--max-drop", 0.05, "--budget", "1h", "--out", out)
+    terms = ("--max-drop", 0.05, "--minimize", "size", "--budget", "1h", "--out", out)
     code, data = penjing_json("optimize", home / "workload.py", *terms)
     assert (code, data["verdict"]["outcome"]) == (0, "pass")
     best = read_best(out)
@@ -148,7 +148,9 @@ def test_optimize_report_and_resume(
     assert (out / "journal.jsonl").read_bytes() == journal
 
     command = (out / "command.json").read_bytes()
-    code, _, err = penjing_says("optimize", home / "workload.py", "--max-drop", 0.04, "--out", out)
+    code, _, err = penjing_says(
+        "optimize", home / "workload.py", "--max-drop", 0.04, "--minimize", "size", "--out", out
+    )
     assert code == 4
     assert "contract.max_drop was 0.05 and is now 0.04" in err
     assert (out / "command.json").read_bytes() == command, "resume still knows the terms of the run"
@@ -160,7 +162,15 @@ def test_optimize_under_a_contract_that_is_not_kept(
 ) -> None:
     out = tmp_path / "run"
     drop = "0.02" if limit else "0.0001"
-    arguments = ["optimize", home / "small.py", f"--max-drop={drop}", "--out", out, *filter(None, [limit])]
+    arguments = [
+        "optimize",
+        home / "small.py",
+        f"--max-drop={drop}",
+        "--minimize=size",
+        "--out",
+        out,
+        *filter(None, [limit]),
+    ]
     found, text, _ = penjing_says(*arguments)
     assert found == code
     assert json.loads((out / "report.json").read_text())["verdict"]["outcome"] == outcome
@@ -254,7 +264,16 @@ def test_ctrl_c_leaves_a_run_that_goes_on(penjing_json: PenjingJson, home: Path,
     out = tmp_path / "run"
     program = [sys.executable, "-c", "from penjing.cli import main; main()"]
     process = subprocess.Popen(
-        [*program, "optimize", str(home / "workload.py"), "--max-drop", "0.05", "--budget", "20s", "--out", str(out)],
+        [
+            *program,
+            "optimize",
+            str(home / "workload.py"),
+            "--max-drop=0.05",
+            "--minimize=size",
+            "--budget=20s",
+            "--out",
+            str(out),
+        ],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

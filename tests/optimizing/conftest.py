@@ -56,7 +56,7 @@ def stopped(finished: Run, tmp_path: Path) -> Callable[[str], Path]:
                 shutil.rmtree(folder / "candidates" / event["hash"])
         (folder / "best.json").unlink()
         (folder / "best").unlink()
-        if first > 0:
+        if any(event["event"] == "baseline" for event in events[:first]):
             (folder / "best.json").write_text('{"candidate": "baseline", "status": "search-estimate"}\n')
         return folder
 

@@ -1,6 +1,5 @@
 """The loop over the line, end to end on a tiny search, and what it refuses."""
 
-import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -13,19 +12,19 @@ from torch import nn
 
 from penjing.errors import ContractError, RunError, RuntimeUnavailable
 from penjing.optimizing import Run, actions, optimize
-from penjing.optimizing.run import seconds
+from penjing.optimizing.run import seconds, told_power
 from penjing.planning import Finish, Freeze, Judge, Probe, Recover, plan
 from penjing.recipe import Contract, MaxDrop, Recipe
 from penjing.reporting import read_report
 from penjing.runs import Journal, RunFolder, read_best, read_journal
-from penjing.runtimes import load
+from penjing.runtimes import RUNTIMES, load
 from penjing.types import Decision, Split, Status
 from penjing.verdict import Ledger
 from penjing.workload import Workload, metrics
 
 
 def kinds(folder: Path) -> list[str]:
-    return [event["event"] for event in read_journal(folder)]
+    return [event["event"] for event in read_journal(folder) if event["event"] != "begin"]
 
 
 def test_every_action_ends_in_one_event(finished: Run) -> None:
@@ -66,7 +65,7 @@ def test_nothing_that_can_be_thrown_away_is_left(finished: Run) -> None:
 
 
 def test_the_plan_is_a_function_of_the_journal(finished: Run) -> None:
-    events = [json.loads(line) for line in (finished.folder / "journal.jsonl").read_text().splitlines()]
+    events = [event for event in read_journal(finished.folder) if event["event"] != "begin"]
     for i, event in enumerate(events[:-1]):
         action = plan(events[:i])
         assert type(action).__name__.lower() == {"candidate": "recover", "verdict": "judge"}.get(
@@ -184,12 +183,12 @@ def test_where_no_recipe_can_be_applied_the_original_ships(
     def broken(*_: Any, **__: Any) -> Any:
         raise RuntimeUnavailable("the runtime lacks an operator")
 
-    monkeypatch.setattr(actions, "export", broken)
+    monkeypatch.setattr(type(RUNTIMES["onnxruntime"]), "export", broken)
     run = tiny.run(weights, folder)
     assert kinds(folder)[2:] == ["candidate-failed", "freeze", "finish"]
     assert run.verdict is None
     assert run.best.path == folder / "candidates" / "baseline" / "artifact"
-    assert run.summary().startswith("Nothing was judged.")
+    assert run.summary().startswith("No candidate is better than the original")
     report = read_report(folder)
     assert report.verdict.outcome is None
     assert any("lacks an operator" in row.what and row.fell_back for row in report.steps)
@@ -252,3 +251,38 @@ def test_drops_in_the_terms_of_the_contract(finished: Run, weights: Path) -> Non
         error = Workload(nn.Identity(), torch.zeros(1, 1), metric=metrics.mean_absolute_error())
         line = actions.Line(error, Contract(0.1), "onnxruntime", folder, 1.0, 0)
         assert actions.drop_of(line, base + 0.25) == pytest.approx(0.25), "where lower is better, more is a loss"
+
+
+def test_an_error_of_which_less_is_better(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    inputs = torch.randn(900, 6)
+    target = inputs.sum(1, keepdim=True) + 1
+    data = [(inputs[i : i + 50], target[i : i + 50]) for i in range(0, 900, 50)]
+    model = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 1)).eval()
+    error = metrics.mean_absolute_error()
+    workload = Workload(model, inputs[:4], evaluation=data[:3], certificate=data[3:], metric=error, name="sum")
+    contract = Contract(0.3, relative=True, minimize="size")
+    assert told_power(workload, contract).startswith("The certificate has 750 samples; what they certify")
+    monkeypatch.setattr(actions, "candidates", lambda **_: tiny.RECIPES[:1])
+    run = optimize(workload, contract, budget="1h", out=tmp_path / "run")
+    assert run.verdict is not None
+    assert run.verdict.passed
+    report = read_report(run.folder)
+    assert report.power.smallest_drop.reason == "it depends on the scores of this metric"
+    assert report.front.floor == pytest.approx(1.3 * run.front[0]["value"])
+
+
+def test_memory_is_compared_with_memory(
+    stopped: Callable[[str], Path], weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with RunFolder(stopped("probe")) as folder:
+        line = actions.Line(tiny.workload(weights), Contract(0.1, minimize="memory"), "onnxruntime", folder, 1e9, 0)
+        actions.ACTIONS[Probe](line, Probe(1))
+        event = folder.journal.events()[-1]
+    assert event["memory_bytes"] == 3 * event["size_bytes"], "as it is measured for the original"
+
+
+def test_the_power_of_a_relative_contract(weights: Path) -> None:
+    workload = tiny.workload(weights)
+    assert "A contract of 10.00 points" in told_power(workload, Contract(0.1))
+    assert "A contract of" not in told_power(workload, Contract(0.1, relative=True))
