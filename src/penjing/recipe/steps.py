@@ -80,8 +80,8 @@ class PruneChannels(Step):
             object.__setattr__(self, "groups", tuple(self.groups))
         if self.eager_safe:
             raise RecipeError(
-                "PruneChannels: eager_safe=True is not part of this version; leave it out: a cut that the class refuses "
-                "falls back to the graph"
+                "PruneChannels: eager_safe=True is not part of this version; leave it out: a cut that the class "
+                "refuses falls back to the graph"
             )
         if isinstance(self.round_to, str) and self.round_to != "auto":
             raise RecipeError(f"PruneChannels: round_to={self.round_to!r}; use 'auto', None or a number")
