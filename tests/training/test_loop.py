@@ -14,6 +14,7 @@ from penjing.recipe import Finetune
 from penjing.training import Hook, KeepMasks, LoopState, TrainingLog, finetune
 from penjing.training.log import EpochRow
 from penjing.training.loop import _out_of_patience
+from penjing.training.numerics import Numerics, Trial
 from penjing.training.schedules import step_factor
 from penjing.types import Direction, Split
 from penjing.workload import Batch
@@ -239,6 +240,25 @@ def test_a_resumed_run_is_bit_identical(tmp_path: Path, optimizer: str) -> None:
     assert all(
         torch.equal(a, b) for a, b in zip(third.state_dict().values(), second.state_dict().values(), strict=True)
     )
+
+
+def test_numerics_are_timed_once_and_kept_on_resuming(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    timed = 0
+
+    def choose(*_: Any) -> tuple[Numerics, tuple[Trial, ...]]:
+        nonlocal timed
+        timed += 1
+        return Numerics("bf16"), (Trial(Numerics("bf16"), 1.0), Trial(Numerics("fp32"), 2.0))
+
+    monkeypatch.setattr("penjing.training.loop.choose_numerics", choose)
+    step = Finetune(epochs=3, distill=False, precision="auto")
+    with pytest.raises(KilledError):
+        run(network(), Spirals(), step, hooks=[Kill()], resume_dir=tmp_path)
+    resumed = run(network(), Spirals(), step, resume_dir=tmp_path)
+    assert timed == 1
+    assert resumed.resumed_from == 1
+    assert resumed.precision == "bf16"
+    assert resumed.trials == ("bf16: 1 ms", "fp32: 2 ms")
 
 
 def test_another_training_is_never_taken_up(tmp_path: Path) -> None:

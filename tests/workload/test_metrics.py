@@ -249,3 +249,8 @@ def test_wrong_arguments_of_metrics():
         metrics.mean_of(lambda y, t: y, "mine", "up")
     with pytest.raises(WorkloadError, match=r"low=1 must be below high=0"):
         metrics.mean_of(lambda y, t: y, "mine", low=1, high=0)
+
+
+def test_the_module_shows_metrics_alone():
+    assert {"accuracy", "f1", "Average"} <= set(dir(metrics))
+    assert not {"np", "torch", "Any", "Tensor"} & set(dir(metrics))

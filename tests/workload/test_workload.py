@@ -308,6 +308,72 @@ def test_what_does_not_fit_together(model, options, message):
         Workload(model, EXAMPLE, **options)
 
 
+# The loss is tried before anything depends on it
+
+
+def cross_entropy(outputs, target):
+    return nn.functional.cross_entropy(outputs, target)
+
+
+def of_logits(outputs, target):
+    return cross_entropy(outputs["logits"], target)
+
+
+class Dictionary(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(5, 2)
+
+    def forward(self, x):
+        return {"logits": self.linear(x), "hidden": x}
+
+
+@pytest.mark.parametrize("where", ["train", "evaluation"])
+@pytest.mark.parametrize(
+    ("loss", "message"),
+    [
+        (
+            lambda o, t: o[9999],
+            r"batch 0: loss .*<lambda> failed on select\(outputs\) = float32\[16, 2\] and target = int64\[16\]: "
+            r"IndexError: .*it is called as loss\(select\(outputs\), target\).*training_step=",
+        ),
+        (lambda o, t: o.sum(1), r"loss .* gave float32\[16\] on .*it must give a scalar tensor"),
+        (lambda o, t: 1.0, r"loss .* gave 1.0 on .*it must give a scalar tensor"),
+        (lambda o, t: o.sum() * float("nan"), r"loss .*<lambda> is nan on select\(outputs\) = float32\[16, 2\]"),
+        (nn.BCELoss(), "loss BCELoss failed on"),
+    ],
+)
+def test_a_loss_that_cannot_be_taken(model, where, loss, message):
+    with pytest.raises(WorkloadError, match=f"Sequential: {where}, {message}" if "batch 0" in message else message):
+        Workload(model, EXAMPLE, **{where: TRAIN}, loss=loss)
+
+
+def test_the_loss_gets_what_select_gives():
+    Workload(Dictionary(), EXAMPLE, train=TRAIN, loss=cross_entropy)
+    Workload(Dictionary(), EXAMPLE, train=TRAIN, loss=of_logits, select=lambda outputs: outputs)
+    with pytest.raises(
+        WorkloadError, match=r"loss of_logits failed .*the model gave \{'logits': float32\[16, 2\], 'hid"
+    ):
+        Workload(Dictionary(), EXAMPLE, train=TRAIN, loss=of_logits)
+
+
+def test_trying_the_loss_leaves_the_model_as_it_was(model):
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    model[1].eval()
+    modes = []
+
+    def loss(outputs, target):
+        modes.append(model.training)
+        return cross_entropy(outputs, target)
+
+    Workload(model, EXAMPLE, train=TRAIN, evaluation=EVALUATION, loss=loss)
+    Workload(model, EXAMPLE, evaluation=EVALUATION, loss=loss)
+    assert modes == [True, False]
+    assert [part.training for part in model] == [True, False, True, True, True]
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
 def test_shared_samples_can_be_left_out(model):
     workload = Workload(model, EXAMPLE, train=without([(X, Y)], EVALUATION), evaluation=EVALUATION)
     assert workload.train_size == 140

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from penjing.training.randomness import isolated_randomness
+from penjing.workload.modes import preserved_buffers
 
 TIMED_STEPS = 2
 HOPELESS = 3.0  # a first step this many times slower than the best candidate ends the timing of that candidate
@@ -82,8 +83,7 @@ def _penalised(trial: Trial) -> float:
 def _time(numerics: Numerics, model: nn.Module, step: Callable[[Numerics], Tensor], give_up_ms: float) -> float:
     """Shortest time of one forward and backward pass, in milliseconds."""
     shortest = float("inf")
-    buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
-    with isolated_randomness(), layout(model, numerics.channels_last):
+    with isolated_randomness(), layout(model, numerics.channels_last), preserved_buffers(model):
         try:
             for attempt in range(1 + TIMED_STEPS):
                 start = time.perf_counter()
@@ -97,9 +97,6 @@ def _time(numerics: Numerics, model: nn.Module, step: Callable[[Numerics], Tenso
                     break
         finally:
             model.zero_grad(set_to_none=True)
-            with torch.no_grad():
-                for buffer, before in buffers:
-                    buffer.copy_(before)
     return shortest
 
 

@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from penjing.errors import WorkloadError
 from penjing.workload import tree
 from penjing.workload.batch import Batch
 from penjing.workload.metric import Metric, Samples, Values, check_scores, check_value
-from penjing.workload.modes import device_of, preserved, preserved_randomness
+from penjing.workload.modes import device_of, preserved, preserved_buffers, preserved_randomness
 from penjing.workload.outputs import check_finite
 
 Run = Callable[[Batch, str], Any]
@@ -77,6 +77,46 @@ def score(run: Run, batch: Batch, metrics: Sequence[Metric], select: Callable[[A
         )
         for metric in metrics
     ]
+
+
+def try_loss(
+    model: nn.Module,
+    batch: Batch,
+    loss: Callable[[Any, Any], Any],
+    select: Callable[[Any], Any],
+    where: str,
+    device: torch.device | None = None,
+    training: bool = True,
+) -> None:
+    """Take the loss of one batch as training will, loss(select(outputs), target), and leave the model as it was.
+
+    training: the mode of the model. Raises WorkloadError for a loss that fails, is no scalar tensor, or is not finite.
+    """
+    name = getattr(loss, "__qualname__", type(loss).__name__)
+    with ready(model, device) as run, preserved_buffers(model):
+        model.train(training)
+        outputs = run(batch, where)
+        chosen, target = _call(f"{where}: select", select, outputs), batch.to(device_of(model)).target
+        got = f"select(outputs) = {tree.describe(chosen)} and target = {tree.describe(target)}"
+        if tree.describe(outputs) != tree.describe(chosen):
+            got += f" (the model gave {tree.describe(outputs)})"
+        rule = "it is called as loss(select(outputs), target)"
+        try:
+            value = loss(chosen, target)
+        except Exception as problem:
+            raise WorkloadError(
+                f"{where}: loss {name} failed on {got}: {_quoted(problem)}; {rule}: write it for these two, "
+                "or give training_step=, a function (model, batch) -> loss, for a loss of all outputs"
+            ) from problem
+    if not isinstance(value, Tensor) or value.ndim > 0:
+        raise WorkloadError(
+            f"{where}: loss {name} gave {tree.describe(value)} on {got}; it must give a scalar tensor, such as a mean "
+            "over the batch"
+        )
+    if not torch.isfinite(value):
+        raise WorkloadError(
+            f"{where}: loss {name} is {value.item()} on {got}; {rule}: check the labels, and the range that it expects"
+        )
 
 
 def _samples(metric: Metric, columns: Sequence[Values], groups: NDArray[Any] | None, where: str) -> Samples:

@@ -35,6 +35,10 @@ __all__ = [
 ]
 
 
+def __dir__() -> list[str]:
+    return __all__
+
+
 class Average(StrEnum):
     """How the F1 of single classes becomes one number."""
 

@@ -65,6 +65,25 @@ def preserved(module: nn.Module) -> Iterator[nn.Module]:
                 parameter.requires_grad_(requires_grad)
 
 
+@contextmanager
+def preserved_buffers(module: nn.Module) -> Iterator[None]:
+    """Write the values of all buffers back at the end: a forward pass in training mode moves running statistics.
+
+    >>> norm = nn.BatchNorm1d(1).train()
+    >>> with preserved_buffers(norm):
+    ...     _ = norm(torch.tensor([[1.0], [3.0]]))
+    >>> norm.running_mean
+    tensor([0.])
+    """
+    before = [(buffer, buffer.clone()) for buffer in module.buffers()]
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for buffer, value in before:
+                buffer.copy_(value)
+
+
 def _put_back(tensor: Tensor, data: Tensor) -> None:
     if tensor.device != data.device or tensor.dtype != data.dtype or tensor.data_ptr() != data.data_ptr():
         tensor.data = data

@@ -14,7 +14,7 @@ from penjing.storage import fingerprint, fingerprint_tensors
 from penjing.types import Split, choose
 from penjing.workload import tree
 from penjing.workload.batch import Batch, Unpack, unpack_default
-from penjing.workload.evaluation import evaluate, ready, score
+from penjing.workload.evaluation import evaluate, ready, score, try_loss
 from penjing.workload.identity import check_disjoint, stable_identity
 from penjing.workload.inputs import ExampleInputs
 from penjing.workload.metric import Metric, Samples
@@ -33,10 +33,13 @@ class Workload:
     train, calibration, evaluation and certificate are sources of batches: a DataLoader, a list or another re-iterable,
     a Dataset, or a function that returns an iterator. Evaluation and certificate are read twice, the others once,
     before anything else happens. Without a certificate the evaluation data is split in two, once, by `split_seed` and
-    the content of the samples. loss(outputs, target) -> scalar; unpack(batch) -> (args, kwargs, target);
-    select(outputs) -> the tensor to score; training_step(model, batch) -> loss, on the batch as the source gave it;
-    groups: a cluster id for each evaluation sample, followed by those of the certificate if there is one.
-    Modules are run on `device` if one is given, else where they are.
+    the content of the samples.
+
+    unpack(batch) -> (args, kwargs, target). select(outputs) -> what metric and loss get of the model's outputs; by
+    default the only tensor, or the one called "logits". loss(select(outputs), target) -> scalar to be minimised, tried
+    once on the first training batch (else evaluation batch). training_step(model, batch) -> loss, in place of `loss`
+    for what that cannot say; the batch is as the source gave it. groups: a cluster id for each evaluation sample,
+    followed by those of the certificate if there is one. Modules run on `device` if one is given, else where they are.
 
     Raises WorkloadError for whatever does not fit together.
 
@@ -86,10 +89,10 @@ class Workload:
         self.device = self._forced_device or device_of(model)
         self._check_example()
         with preserved_randomness():
-            self._train = self._source(train, "train", shuffle=True)
+            self._train = self._source(train, "train", shuffle=True, learnt=True)
             self._calibration = self._source(calibration, "calibration")
             self._parts = self._read(
-                self._source(evaluation, "evaluation", scored=True),
+                self._source(evaluation, "evaluation", scored=True, learnt=train is None),
                 self._source(certificate, "certificate", scored=True),
                 groups,
             )
@@ -162,8 +165,14 @@ class Workload:
             outputs = run(Batch(self.example.args, self.example.kwargs), where)
         check_finite(outputs, where)
 
-    def _source(self, value: Any, name: str, *, shuffle: bool = False, scored: bool = False) -> Source | None:
-        """Open a source, check that its first batch has the form of the example, and score it if it will be scored."""
+    def _source(
+        self, value: Any, name: str, *, shuffle: bool = False, scored: bool = False, learnt: bool = False
+    ) -> Source | None:
+        """Open a source, and check that its first batch has the form of the example.
+
+        scored: that the metric can score it. learnt: that the loss can be taken, in the mode of training if it is
+        training data.
+        """
         if value is None:
             return None
         source = Source.of(value, name, self.unpack, shuffle)
@@ -177,6 +186,9 @@ class Workload:
         if scored:
             with ready(self.model, self._forced_device) as run:
                 score(run, batch, (self.metric,), self.select, f"{self.name}: {name}, batch 0")
+        if learnt and self.loss is not None:
+            where = f"{self.name}: {name}, batch 0"
+            try_loss(self.model, batch, self.loss, self.select, where, self._forced_device, name == "train")
         return source
 
     def _read(self, evaluation: Source | None, certificate: Source | None, groups: Any) -> dict[Split, Part]:
