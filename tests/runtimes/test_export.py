@@ -10,7 +10,10 @@ from torch import Tensor, nn
 from torch.export import Dim
 
 from penjing.errors import ArtifactError, CaptureError, RuntimeUnavailable, ShapeError, WorkloadError
+from penjing.recipe import PruneChannels, Quantize
 from penjing.runtimes import RUNTIMES, Record, export, load, register_runtime
+from penjing.techniques import apply
+from penjing.workload import Workload
 
 
 class Pair(NamedTuple):
@@ -119,17 +122,76 @@ def test_declared_sizes_are_free_and_others_fixed(tmp_path: Path) -> None:
         export(Mean(), torch.randn(2, 7, 3), tmp_path / "c", dynamic_shapes={"y": {0: Dim("n")}})
 
 
-def test_a_fixed_batch_is_refused_with_the_remedy(tmp_path: Path) -> None:
-    class Fixed(nn.Module):
-        def forward(self, x: Tensor) -> Tensor:
-            return x.reshape(2, -1)
+class Adds(nn.Module):
+    """Add rows that are not made for any number of samples."""
 
-    with pytest.raises(CaptureError, match=r"Fixed.*dynamic_shapes=\{\}"):
-        export(Fixed(), torch.randn(2, 3), tmp_path / "a")
-    assert export(Fixed(), torch.randn(2, 3), tmp_path / "a", dynamic_shapes={}).load()(torch.ones(2, 3)).shape == (
-        2,
-        3,
+    def __init__(self, rows: Any) -> None:
+        super().__init__()
+        self.linear, self.rows = nn.Linear(3, 2), rows
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.linear(x) + self.rows()  # type: ignore[no-any-return]
+
+
+def test_a_fixed_batch_is_refused_with_the_remedy(tmp_path: Path) -> None:
+    model, x = Adds(lambda: torch.zeros(8, 2)), torch.randn(8, 3)
+    with pytest.raises(CaptureError) as caught:
+        export(model, x, tmp_path / "a")
+    assert str(caught.value) == (
+        "Adds fixes its batch at 8: its forward computes with that number; write it for any batch, or pass "
+        "dynamic_shapes={} to export it for batches of 8 alone"
     )
+    assert export(model, x, tmp_path / "a", dynamic_shapes={}).load()(x).shape == (8, 2)
+
+
+def test_another_fixed_size_is_named(tmp_path: Path) -> None:
+    model, x = Adds(lambda: torch.zeros(5, 2)), torch.randn(4, 5, 3)
+    shapes = {"x": {0: Dim("rows"), 1: Dim("length")}}
+    with pytest.raises(CaptureError, match=r"Adds fixes dimension 1 of 'x' at 5: .*; leave it out of dynamic_shapes"):
+        export(model, x, tmp_path / "a", dynamic_shapes=shapes)
+    assert export(model, x, tmp_path / "a", dynamic_shapes={"x": {0: Dim("rows")}}).manifest.inputs[0]["shape"] == [
+        "rows",
+        5,
+        3,
+    ]
+
+
+@pytest.mark.parametrize(("batch", "shape", "fails_at"), [(1, (1, 2), r"\[2, 3\]"), (8, (-1, 2, 2), r"\[9, 3\]")])
+def test_a_model_that_fails_at_another_batch_is_told_the_remedy(
+    tmp_path: Path, batch: int, shape: tuple[int, ...], fails_at: str
+) -> None:
+    model, x = Returns(lambda y: y.reshape(shape)), torch.randn(batch, 3)
+    with pytest.raises(WorkloadError, match=f"Returns fails on inputs of shape {fails_at}.*pass dynamic_shapes={{}}"):
+        export(model, x, tmp_path / "a")
+    assert export(model, x, tmp_path / "a", dynamic_shapes={}).load()(x).shape == model(x).shape
+
+
+def test_a_size_that_must_be_even_is_quoted_without_the_settings_of_torch(tmp_path: Path) -> None:
+    model = Returns(lambda y: y.reshape(2, -1)[:, :1])
+    with pytest.raises(CaptureError, match=r"cannot capture Returns: .*% 2\) == 0") as caught:
+        export(model, torch.randn(8, 3), tmp_path / "a", dynamic_shapes={"x": {0: Dim("n")}})
+    assert "TORCH_LOGS" not in str(caught.value)
+    assert "Constraints violated" not in str(caught.value)
+
+
+@pytest.mark.parametrize("recipe", [PruneChannels(ratio=0.5, allow_inexact=True), Quantize(method="minmax")])
+def test_a_graph_captured_at_a_fixed_batch_exports_at_it(tmp_path: Path, recipe: Any) -> None:
+    class Fixed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.first, self.second = nn.Linear(3, 8), nn.Linear(8, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.second(self.first(x).reshape(4, 8).relu())  # type: ignore[no-any-return]
+
+    x = torch.randn(4, 3)
+    workload = Workload(Fixed(), x, calibration=[x, x + 1], dynamic_shapes={})
+    model = apply(workload, [recipe], prefer="graph").model
+    with pytest.raises(CaptureError, match="fixes its batch at 4"):
+        export(model, x, tmp_path / "a")
+    run = export(model, x, tmp_path / "a", dynamic_shapes={}).load()
+    assert torch.as_tensor(run(x)).allclose(model(x), atol=0.05)
 
 
 @pytest.mark.parametrize(

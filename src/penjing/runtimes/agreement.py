@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from torch import Tensor
 
-from penjing.errors import ArtifactError, WorkloadError
+from penjing.errors import ArtifactError, PenjingError, WorkloadError
 from penjing.runtimes.base import Program, Run
 from penjing.runtimes.capture import Flat, uses_quantized_operators
 from penjing.runtimes.nesting import Node, leaf_names
@@ -39,8 +39,17 @@ def rms_difference(expected: Array, actual: Array) -> float:
 
 
 def reference(flat: Flat, inputs: Sequence[Tensor]) -> tuple[list[Array], Node]:
-    """Run the model itself; raises WorkloadError for outputs that are not finite or that numpy cannot hold."""
-    tensors, returns = flat.outputs(inputs)
+    """Run the model itself; raises WorkloadError if it fails, and for outputs that are not finite or not for numpy."""
+    try:
+        tensors, returns = flat.outputs(inputs)
+    except PenjingError:
+        raise
+    except Exception as problem:  # the model's own code
+        shapes = ", ".join(str(list(tensor.shape)) for tensor in inputs)
+        raise WorkloadError(
+            f"{type(flat.model).__name__} fails on inputs of shape {shapes}: {problem}; if these are not the example's "
+            "shapes, the model fixes its batch: pass dynamic_shapes={} to export it for that of the example alone"
+        ) from problem
     if not tensors:
         raise WorkloadError(f"{type(flat.model).__name__} returns no tensor; there is nothing to deploy")
     arrays = []

@@ -43,19 +43,21 @@ def capture(
     *,
     one_batch: bool,
 ) -> Program:
-    """Trace the model at these inputs; raises CaptureError with torch.export's reason.
+    """Trace the model at these inputs.
 
     one_batch: dimension 0 is the batch wherever it is free, also of inputs that the model never brings together.
+    Raises CaptureError that says which sizes the model fixes, or quotes torch.export's reason.
     """
     try:
-        with quiet():
-            exported = torch.export.export(flat, tuple(leaves), dynamic_shapes=(tuple(free),), strict=False)
+        exported = _trace(flat, leaves, free)
     except PenjingError:
         raise
     except Exception as error:  # tracing runs the model's own code: anything may come out of it
+        name = type(flat.model).__name__
         raise CaptureError(
-            f"torch.export cannot capture {type(flat.model).__name__}: {_reason(error)}; if the model fixes a size "
-            "that should be free, pass dynamic_shapes={} to fix every size at the example's"
+            _fixed_sizes(flat, signature.names, leaves, free)
+            or f"torch.export cannot capture {name}: {_reason(error)}; if the model fixes a size that should be free, "
+            "pass dynamic_shapes={} to fix every size at the example's"
         ) from error
     shapes = _input_shapes(exported, signature.names, free, one_batch)
     inputs = tuple(
@@ -63,6 +65,41 @@ def capture(
         for name, leaf, shape in zip(signature.names, leaves, shapes, strict=True)
     )
     return Program(exported, inputs, tuple(leaf_names(returns, "output")))
+
+
+def _trace(flat: Flat, leaves: Sequence[Tensor], free: Sequence[FreeDims]) -> ExportedProgram:
+    inputs = tuple(leaf.detach() for leaf in leaves)  # torch.export marks its inputs, and a failed attempt leaves marks
+    with quiet():
+        return torch.export.export(flat, inputs, dynamic_shapes=(tuple(free),), strict=False)
+
+
+def _fixed_sizes(flat: Flat, names: Sequence[str], leaves: Sequence[Tensor], free: Sequence[FreeDims]) -> str | None:
+    """Say which of the sizes that should be free the model fixes, and what to do; None if that is not what is wrong.
+
+    Where torch.export may decide (Dim.AUTO), it takes such sizes for constants.
+    """
+    try:
+        exported = _trace(flat, leaves, [dict.fromkeys(dims, Dim.AUTO) for dims in free])
+    except Exception:  # the trouble is another one, and the first attempt has told it
+        return None
+    shapes = _input_shapes(exported, names, free, one_batch=False)
+    asked = [(i, dim) for i, dims in enumerate(free) for dim in dims]
+    fixed = [(i, dim) for i, dim in asked if isinstance(shapes[i][dim], int)]
+    sizes = {shapes[i][dim] for i, dim in fixed}
+    model = type(flat.model).__name__
+    if not fixed:
+        return None
+    if fixed == asked and all(dim == 0 for _, dim in fixed) and len(sizes) == 1:
+        size = sizes.pop()
+        return (
+            f"{model} fixes its batch at {size}: its forward computes with that number; write it for any batch, or "
+            f"pass dynamic_shapes={{}} to export it for batches of {size} alone"
+        )
+    what = ", ".join(f"dimension {dim} of {names[i]!r} at {shapes[i][dim]}" for i, dim in fixed)
+    return (
+        f"{model} fixes {what}: its forward computes with that number; leave it out of dynamic_shapes, or pass "
+        "dynamic_shapes={} to fix every size at the example's"
+    )
 
 
 def free_dimensions(dynamic_shapes: Any, signature: Signature, leaves: Sequence[Tensor]) -> list[FreeDims]:
@@ -147,8 +184,9 @@ def _input_shapes(
     for key, name, dims in zip(exported.graph_signature.user_inputs, names, free, strict=True):
         shape: list[int | str] = []
         for dim, size in enumerate(values[str(key)].shape):
-            if isinstance(size, int):
-                shape.append(size)
+            constant = size if isinstance(size, int) else size.node.maybe_as_int()
+            if constant is not None:
+                shape.append(constant)
                 continue
             given = getattr(dims.get(dim), "__name__", None)  # a Dim is a class; hints such as Dim.DYNAMIC have no name
             default = "batch" if one_batch and dim == 0 else f"{name}.{dim}"
@@ -158,5 +196,5 @@ def _input_shapes(
 
 
 def _reason(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    lines = [line.strip() for line in str(error).splitlines() if line.strip() and "TORCH_LOGS" not in line]
     return " ".join(lines[:3])[:400] or type(error).__name__
