@@ -39,7 +39,7 @@ print(*sorted({{name.partition(".")[0] for name in set(sys.modules) - before}} -
 def once(statement: str) -> tuple[float, float]:
     """Time a statement in a fresh process: seconds by the clock, and of the processor."""
     done = subprocess.run(
-        [sys.executable, "-c", PROBE.format(statement=statement)], capture_output=True, text=True, check=True
+        [sys.executable, "-c", PROBE.format(statement=statement)], stdout=subprocess.PIPE, text=True, check=True
     )
     wall, running = map(float, done.stdout.split())
     return wall, running
@@ -47,7 +47,7 @@ def once(statement: str) -> tuple[float, float]:
 
 def packages(use: str) -> list[str]:
     """Give the packages beyond torch's own that importing penjing, and `use`, loads."""
-    done = subprocess.run([sys.executable, "-c", HEAVY.format(use=use)], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", HEAVY.format(use=use)], stdout=subprocess.PIPE, text=True, check=True)
     return done.stdout.split()
 
 
