@@ -30,7 +30,7 @@ def test_any_selection_keeps_its_promises(
     sizes: list[int], seed: int, keep: float, scope: Scope, multiple: int
 ) -> None:
     scores = made(sizes, seed)
-    selection = select(scores, keep, channels(scores), scope=scope, widths=Widths(multiple))
+    selection = select(scores, keep, channels(scores), scope=scope, widths=dict.fromkeys(scores, Widths(multiple)))
     floor = sum(min(len(s), multiple) for s in scores.values()) / sum(map(len, scores.values()))
     assert selection.remaining <= max(keep, floor) + 1e-9, "within the budget, or as far as the widths reach"
     for name, values in scores.items():
@@ -76,7 +76,7 @@ def test_nothing_goes_when_everything_may_stay() -> None:
 
 def test_widths_that_reach_no_further_are_told() -> None:
     scores = {"a": np.arange(16.0)}
-    selection = select(scores, 0.1, channels(scores), widths=Widths(8))
+    selection = select(scores, 0.1, channels(scores), widths={"a": Widths(8)})
     assert selection.remaining == 0.5
 
 

@@ -8,146 +8,132 @@ calibration data, so that its output stays near the original y:
 with X' [samples, inputs' * kernel], Y [samples, outputs'] and W_0 the weights left by the cut. This is the channel form
 of feature-map reconstruction (He et al. 2017, "Channel Pruning for Accelerating Very Deep Neural Networks",
 arXiv:1707.06168, section 3.1), solved in the order of the graph, each layer on the inputs that the refitted layers
-before it give.
+before it give. A quarter of the samples is held out: new weights are taken only where they are nearer to the original
+there, and the errors told are those.
 """
 
-from collections.abc import Mapping, Sequence
+import math
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
-from torch.nn import functional as F  # noqa: N812
 
-from penjing.structure import Surgery
+from penjing.structure import Captured, Surgery
+from penjing.structure.rules import is_shape
+from penjing.techniques.prune.rows import CONV, LINEAR, Places, draw_places, has_rows, inputs_at, outputs_at
+from penjing.workload import Batch
 
-_ROWS = 20_000
-_aten = torch.ops.aten
+_ROWS = 20_000  # of one layer's regression, held-out ones included
+_SAMPLES = 4_096
+_ELEMENTS = 2**26  # of the largest activation, over all batches: 256 MiB in single precision
+_CHUNK = 4_096
+_HELD_OUT = 4  # one sample in four
 
 
 @dataclass(frozen=True)
 class Refit:
-    """One refitted layer: relative error ||Y' - Y|| / ||Y|| of its output before and after."""
+    """One refitted layer: relative error ||Y' - Y|| / ||Y|| of its output on held-out rows, before and after."""
 
     parameter: str
     before: float
     after: float
 
 
-def ridge_fit(x: Tensor, y: Tensor, initial: Tensor, ridge: float = 1e-3) -> Tensor:
-    """Solve the regression above: x [n, k], y [n, m], initial [m, k] -> [m, k].
+@dataclass(frozen=True)
+class Sample:
+    """The original's outputs [rows, channels] at some places of one batch, and which rows are held out."""
+
+    places: Places
+    outputs: Tensor
+    held: Tensor
+
+
+def ridge_fit(x: Tensor, y: Tensor, initial: Tensor, ridge: float = 1e-3, alive: Tensor | None = None) -> Tensor:
+    """Solve the regression above in float64: x [n, k], y [n, m], initial [m, k] -> [m, k].
+
+    alive: bool [m, k], the weights that may change; None for all.
 
     >>> x = torch.randn(50, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     >>> w = torch.tensor([[1.0, -2.0, 0.5]], dtype=torch.float64)
     >>> torch.allclose(ridge_fit(x, x @ w.T, torch.zeros(1, 3, dtype=torch.float64), ridge=1e-9), w)
     True
     """
-    gram = x.T @ x
-    damping = ridge * (float(gram.diagonal().mean()) or 1.0)
-    gram.diagonal().add_(damping)
-    correction: Tensor = torch.linalg.solve(gram, x.T @ (y - x @ initial.T))
-    return initial + correction.T
+    initial = initial.double()
+    gram, moment = initial.new_zeros(x.shape[1], x.shape[1]), initial.new_zeros(x.shape[1], y.shape[1])
+    for rows, outputs in zip(x.split(_CHUNK), y.split(_CHUNK), strict=True):
+        rows = rows.double()
+        gram += rows.T @ rows
+        moment += rows.T @ (outputs.double() - rows @ initial.T)
+    gram.diagonal().add_(ridge * (float(gram.diagonal().mean()) or 1.0))
+    if alive is None:
+        correction: Tensor = torch.linalg.solve(gram, moment)
+        return initial + correction.T
+    fitted = initial.clone()
+    for i, free in enumerate(alive):
+        fitted[i, free] += torch.linalg.solve(gram[free][:, free], moment[free, i])
+    return fitted
 
 
-def _columns(node: fx.Node, x: Tensor, weight: Tensor, arguments: Sequence[Any]) -> Tensor:
-    """Give the rows that a layer's weight matrix multiplies: [n, inputs * kernel]."""
-    if node.target is _aten.linear.default:
-        return x.reshape(-1, x.shape[-1])
-    stride, padding, dilation = (arguments[i] if len(arguments) > i else d for i, d in ((3, 1), (4, 0), (5, 1)))
-    patches = F.unfold(x, tuple(weight.shape[2:]), dilation=dilation, padding=padding, stride=stride)
-    return patches.transpose(1, 2).reshape(-1, patches.shape[1])
-
-
-def _outputs(node: fx.Node, y: Tensor) -> Tensor:
-    return (
-        y.reshape(-1, y.shape[-1]) if node.target is _aten.linear.default else y.movedim(1, -1).reshape(-1, y.shape[1])
-    )
+def affordable(batches: Iterable[Batch], captured: Captured, device: torch.device) -> Iterator[Batch]:
+    """Take as many calibration batches as are useful and fit into memory, one at least."""
+    shapes = [captured.shapes[node.name] for node in captured.module.graph.nodes if node.op == "call_function"]
+    largest = max((math.prod(shape) for shape in shapes if is_shape(shape)), default=1)
+    left = min(_SAMPLES, _ELEMENTS * captured.example.batch_size // max(largest, 1))
+    for i, batch in enumerate(batches):
+        if i and batch.size > left:
+            return
+        left -= batch.size
+        yield batch.to(device)
 
 
 def refit(
     original: fx.GraphModule,
     cut: fx.GraphModule,
     surgery: Surgery,
-    inputs: Sequence[Any],
+    batches: Sequence[Sequence[Any]],
     *,
+    masks: Mapping[str, Tensor] | None = None,
     ridge: float = 1e-3,
     seed: int = 0,
 ) -> tuple[Mapping[str, Tensor], tuple[Refit, ...]]:
     """Refit every convolution and linear layer that lost inputs; give the new weights by name and the errors.
 
-    original, cut: the captured graph before and after, whose nodes have the same names. inputs: flat example tensors of
-    one calibration batch. Grouped convolutions and weights used more than once are left as they are.
+    original, cut: the captured graph before and after, whose nodes have the same names. batches: flat inputs of the
+    graph. masks: of the weights that live after the cut; the others stay zero. Grouped convolutions, weights used more
+    than once, and layers that come no nearer to the original on held-out samples are left as they are.
     """
     weights: dict[str, Tensor] = {}
     refits: list[Refit] = []
+    names = _consumers(cut, surgery)
+    rows = -(-_ROWS // len(batches))
     with torch.no_grad():
-        before = _record(original, inputs)
-        uses = _uses(cut.graph)
-
-        class Refitting(fx.Interpreter):
-            def run_node(self, n: fx.Node) -> Any:
-                result = super().run_node(n)
-                name = _consumer(n, surgery, uses)
-                if name is None or n.name not in before:
-                    return result
-                arguments, _ = self.fetch_args_kwargs_from_env(n)
-                x, weight = arguments[0], arguments[1]
-                bias = arguments[2] if len(arguments) > 2 else None
-                wanted = before[n.name]
-                kept = surgery.kept.get(name, {}).get(0)
-                if kept is not None:
-                    axis = -1 if n.target is _aten.linear.default else 1
-                    wanted = wanted.index_select(axis, torch.as_tensor(kept))
-                columns, y = _columns(n, x, weight, arguments), _outputs(n, wanted)
-                if bias is not None:
-                    y = y - bias
-                rows = torch.randperm(len(y), generator=torch.Generator().manual_seed(seed))[:_ROWS]
-                initial = weight.reshape(weight.shape[0], -1)
-                columns, y = columns[rows].double(), y[rows].double()
-                fitted = ridge_fit(columns, y, initial.double(), ridge)
-                scale = y.norm().clamp_min(1e-30)
-                error = [float((columns @ w.T - y).norm() / scale) for w in (initial.double(), fitted)]
-                if not error[1] < error[0]:
-                    return result
-                refits.append(Refit(name, *error))
+        samples = [_record(original, inputs, names, rows, i, seed) for i, inputs in enumerate(batches)]
+        for node, runners in _in_step(cut, batches):
+            if node.name not in names or any(node.name not in sample for sample in samples):
+                continue
+            name, source = names[node.name], _weight_of(node)
+            weight = runners[0].env[source]
+            alive = (masks or {}).get(name)
+            found = _refit_layer(
+                [
+                    _rows(node, runner, sample[node.name], surgery)
+                    for runner, sample in zip(runners, samples, strict=True)
+                ],
+                weight.flatten(1).double(),
+                None if alive is None or alive.all() else alive.to(weight.device, torch.bool).flatten(1),
+                ridge,
+            )
+            if found is not None:
+                fitted, before, after = found
                 weights[name] = fitted.to(weight.dtype).reshape(weight.shape)
-                return n.target(x, weights[name], *arguments[2:])  # type: ignore[operator]
-
-        Refitting(cut).run(*inputs, enable_io_processing=False)
+                refits.append(Refit(name, before, after))
+                for runner in runners:
+                    runner.env[source] = weights[name]
     return weights, tuple(refits)
-
-
-def _uses(graph: fx.Graph) -> dict[str, int]:
-    uses: dict[str, int] = {}
-    for node in graph.nodes:
-        if node.op == "get_attr":
-            uses[str(node.target)] = uses.get(str(node.target), 0) + len(node.users)
-    return uses
-
-
-def _consumer(node: fx.Node, surgery: Surgery, uses: Mapping[str, int]) -> str | None:
-    """Name the weight of a layer that lost inputs and can be refitted, or None."""
-    if node.target not in (_aten.linear.default, _aten.conv2d.default) or not isinstance(node.args[1], fx.Node):
-        return None
-    name = str(node.args[1].target)
-    grouped = len(node.args) > 6 and node.args[6] != 1
-    lost = 1 in surgery.kept.get(name, {})
-    return name if lost and not grouped and uses.get(name) == 1 else None
-
-
-def _record(graph: fx.GraphModule, inputs: Sequence[Any]) -> dict[str, Tensor]:
-    """Run a graph and keep the outputs of its convolution and linear nodes."""
-    outputs: dict[str, Tensor] = {}
-
-    class Recorder(fx.Interpreter):
-        def run_node(self, n: fx.Node) -> Any:
-            result = super().run_node(n)
-            if n.target in (_aten.linear.default, _aten.conv2d.default):
-                outputs[n.name] = result
-            return result
-
-    Recorder(graph).run(*inputs, enable_io_processing=False)
-    return outputs
 
 
 def install(module: nn.Module, weights: Mapping[str, Tensor]) -> None:
@@ -156,3 +142,86 @@ def install(module: nn.Module, weights: Mapping[str, Tensor]) -> None:
     with torch.no_grad():
         for name, weight in weights.items():
             parameters[name].copy_(weight)
+
+
+def _refit_layer(
+    batches: Sequence[tuple[Tensor, Tensor, Tensor]], initial: Tensor, alive: Tensor | None, ridge: float
+) -> tuple[Tensor, float, float] | None:
+    """Fit on the rows that are not held out; give weights and held-out errors, None where they are no better."""
+    x, y, held = (torch.cat(parts) for parts in zip(*batches, strict=True))
+    if held.all() or not held.any():
+        return None
+    fitted = ridge_fit(x[~held], y[~held], initial, ridge, alive)
+    x, y = x[held].double(), y[held].double()
+    before, after = (float((x @ w.T - y).norm() / y.norm().clamp_min(1e-30)) for w in (initial, fitted))
+    return (fitted, before, after) if after < before else None
+
+
+def _rows(node: fx.Node, runner: fx.Interpreter, sample: Sample, surgery: Surgery) -> tuple[Tensor, Tensor, Tensor]:
+    """Give inputs [rows, k], wanted outputs without the bias [rows, m], and which rows are held out."""
+    arguments, _ = runner.fetch_args_kwargs_from_env(node)
+    wanted, bias = sample.outputs, arguments[2] if len(arguments) > 2 else None
+    kept = surgery.kept.get(str(_weight_of(node).target), {}).get(0)
+    if kept is not None:
+        wanted = wanted[:, torch.from_numpy(kept).to(wanted.device)]
+    return inputs_at(node, arguments, sample.places), wanted if bias is None else wanted - bias, sample.held
+
+
+def _consumers(cut: fx.GraphModule, surgery: Surgery) -> dict[str, str]:
+    """Name the weights of the layers that lost inputs and can be refitted, by node."""
+    tensors = {node: attrgetter(str(node.target))(cut) for node in cut.graph.nodes if node.op == "get_attr"}
+    uses: Counter[int] = Counter()
+    for node, tensor in tensors.items():
+        uses[id(tensor)] += len(node.users)
+    found = {}
+    for node in cut.graph.nodes:
+        if node.target not in (LINEAR, CONV) or (weight := _weight_of(node)) not in tensors:
+            continue
+        name = str(weight.target)
+        grouped = len(node.args) > 6 and node.args[6] != 1
+        if 1 in surgery.kept.get(name, {}) and not grouped and uses[id(tensors[weight])] == 1:
+            found[node.name] = name
+    return found
+
+
+def _weight_of(node: fx.Node) -> fx.Node:
+    weight = node.args[1]
+    assert isinstance(weight, fx.Node)
+    return weight
+
+
+def _record(
+    graph: fx.GraphModule, inputs: Sequence[Any], names: Mapping[str, str], rows: int, batch: int, seed: int
+) -> dict[str, Sample]:
+    """Run a graph on one batch and keep some rows of the outputs of the named nodes."""
+    samples: dict[str, Sample] = {}
+    generator = torch.Generator().manual_seed(seed + batch)
+
+    class Recorder(fx.Interpreter):
+        def run_node(self, n: fx.Node) -> Any:
+            result = super().run_node(n)
+            if n.name in names and has_rows(n, result):
+                places = draw_places(n, result, rows, generator)
+                held = (places[0] + batch) % _HELD_OUT == _HELD_OUT - 1
+                samples[n.name] = Sample(places, outputs_at(n, result, places), held)
+            return result
+
+    Recorder(graph).run(*inputs, enable_io_processing=False)
+    return samples
+
+
+def _in_step(
+    graph: fx.GraphModule, batches: Sequence[Sequence[Any]]
+) -> Iterator[tuple[fx.Node, tuple[fx.Interpreter, ...]]]:
+    """Run a graph on all batches node by node; each node is given out before it runs, when its inputs are there."""
+    runners = tuple(fx.Interpreter(graph) for _ in batches)
+    for runner, inputs in zip(runners, batches, strict=True):
+        runner.env, runner.args_iter = {}, iter(inputs)
+    for node in graph.graph.nodes:
+        if node.op == "output":
+            return
+        yield node, runners
+        for runner in runners:
+            runner.env[node] = runner.run_node(node)
+            for last in runner.user_to_last_uses.get(node, ()):
+                del runner.env[last]

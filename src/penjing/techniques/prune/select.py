@@ -5,6 +5,7 @@ which units go (global). Widths are rounded, so they fall in steps and never ris
 within the budget is found by bisection. The cost is passed in: channels, parameters, MACs or a measured latency.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -24,6 +25,14 @@ class Widths:
     multiple: int = 1
     least: int = 1
 
+    def in_units(self, block: int) -> "Widths":
+        """Give the same limits counted in units of `block` channels each.
+
+        >>> Widths(multiple=8, least=20).in_units(4), Widths(multiple=8).in_units(32)
+        (Widths(multiple=2, least=5), Widths(multiple=1, least=1))
+        """
+        return Widths(self.multiple // math.gcd(self.multiple, block), -(-self.least // block))
+
     def round(self, wanted: int, size: int) -> int:
         """Give the allowed width nearest to the wanted one; a group may always stay whole.
 
@@ -33,6 +42,9 @@ class Widths:
         lowest = min(size, max(self.multiple, -(-self.least // self.multiple) * self.multiple))
         rounded = int(np.floor(wanted / self.multiple + 0.5)) * self.multiple
         return min(size, max(lowest, rounded))
+
+
+_ANY = Widths()
 
 
 @dataclass(frozen=True)
@@ -49,19 +61,19 @@ def select(
     cost: Cost,
     *,
     scope: Scope = Scope.GLOBAL,
-    widths: Widths | None = None,
+    widths: Mapping[str, Widths] | None = None,
 ) -> Selection:
     """Choose the units to remove so that at most `keep` of the cost remains, or as little as the widths allow.
 
     scores: [size] per group, higher is more important. Under the global scope each group's scores are divided by their
-    mean first, so that layers of different scale compete fairly.
+    mean first, so that layers of different scale compete fairly. widths: what is allowed in a group, in units; any
+    width where a group is not named.
 
-    >>> s = select({"a": np.array([1.0, 4.0, 3.0, 2.0])}, 0.5, lambda removed: 1 - len(removed["a"]) / 4)
+    >>> s = select({"a": np.array([1.0, 4.0, 3.0, 2.0])}, 0.5, lambda removed: 4 - sum(map(len, removed.values())))
     >>> s.removed["a"].tolist(), s.remaining
     ([0, 3], 0.5)
     """
-    widths = widths or Widths()
-    whole = cost({name: np.empty(0, np.int64) for name in scores})
+    widths = widths or {}
     order = {name: np.argsort(values, kind="stable") for name, values in scores.items()}
     compared = {name: values / max(float(values.mean()), 1e-300) for name, values in scores.items()}
     pooled = np.sort(np.concatenate(list(compared.values()))) if scores else np.empty(0)
@@ -75,16 +87,20 @@ def select(
             else:
                 below = round(t * len(pooled))
                 wanted = size if below == 0 else int((values > pooled[below - 1]).sum())
-            gone[name] = np.sort(order[name][: size - widths.round(wanted, size)])
+            gone[name] = np.sort(order[name][: size - widths.get(name, _ANY).round(wanted, size)])
         return gone
 
-    def share(t: float) -> float:
-        return cost(removed_at(t)) / whole if whole else 1.0
-
     low, high = 0.0, 1.0
-    if share(0.0) <= keep + 1e-12:
+    if share(cost, removed_at(0.0)) <= keep + 1e-12:
         high = 0.0
     while high - low > 1e-4:
         middle = (low + high) / 2
-        low, high = (low, middle) if share(middle) <= keep + 1e-12 else (middle, high)
-    return Selection({k: v for k, v in removed_at(high).items() if len(v)}, share(high))
+        low, high = (low, middle) if share(cost, removed_at(middle)) <= keep + 1e-12 else (middle, high)
+    removed = removed_at(high)
+    return Selection({name: units for name, units in removed.items() if len(units)}, share(cost, removed))
+
+
+def share(cost: Cost, removed: Mapping[str, Units]) -> float:
+    """Give the share of the cost that remains once units are gone; 1 where nothing costs anything."""
+    whole = cost({})
+    return cost(removed) / whole if whole else 1.0

@@ -1,6 +1,5 @@
 """The PruneChannels step: capture, score, select, cut, prove, compensate."""
 
-import copy
 import math
 from collections.abc import Mapping
 from fnmatch import fnmatch
@@ -12,22 +11,27 @@ from torch import Tensor, nn
 from penjing.errors import RecipeError
 from penjing.profiling import cost as operator_cost
 from penjing.recipe import Finetune, PruneChannels
-from penjing.structure import Coupling, Cut, Group, Proof, capture, couple, cut, cut_in_place, prove
+from penjing.structure import Coupling, Group, capture, couple
 from penjing.structure.rules import is_shape
-from penjing.techniques.prune.compensate import install, refit
+from penjing.techniques.prune.attempt import Attempt, largest_proven
+from penjing.techniques.prune.compensate import affordable, install, refit
 from penjing.techniques.prune.scores import Evidence, find_score
-from penjing.techniques.prune.select import Cost, Selection, Units, Widths, select
+from penjing.techniques.prune.select import Cost, Units, Widths, select, share
+from penjing.techniques.sparsify.parameters import weight_names
 from penjing.techniques.state import Context, State
 from penjing.training import Objective
 from penjing.types import Budget, Scope
-from penjing.workload import Workload, preserved
+from penjing.workload import Workload, device_of, preserved
 
 DEFAULT_MULTIPLE = 8
 _GRADIENT_BATCHES = 8
+_NAMED = 6  # groups named in one row of the log
 
 
 def run(state: State, step: PruneChannels, context: Context) -> State:
     """Apply the step; with iterations=n the cut is made in n equal shares, scored anew before each."""
+    if step.ratio == 0:
+        return state.log(step.key, "nothing asked for: ratio is 0")
     keep = (1 - step.ratio) ** (1 / step.iterations)
     for _ in range(step.iterations):
         state = _cut_once(state, step, keep, context)
@@ -39,46 +43,53 @@ def _cut_once(state: State, step: PruneChannels, keep: float, context: Context) 
     groups = chosen_groups(coupling, step)
     if not groups:
         return state.log(step.key, "no group of this model can be cut: " + _why_not(coupling, step), fell_back=True)
-    scores = _scores(state, step, groups, context)
-    multiple = _multiple(step, context)
-    selection = select(
-        scores,
-        keep,
-        cost_of(coupling, groups, Budget(step.of)),
-        scope=Scope(step.scope),
-        widths=Widths(multiple, step.min_width),
-    )
+    cost = cost_of(coupling, groups, Budget(step.of))
+    widths = widths_of(coupling, groups, Widths(_multiple(step, context), step.min_width))
+    stuck = [group.name for group in groups if 1 < widths[group.name].multiple >= group.size]
+    if stuck:
+        named = ", ".join(stuck[:_NAMED]) + (f" and {len(stuck) - _NAMED} more" if len(stuck) > _NAMED else "")
+        what = f"left whole, no smaller width is a multiple of {_multiple(step, context)}: {named}"
+        state = state.log(step.key, what, fell_back=True)
+    selection = select(_scores(state, step, groups, context), keep, cost, scope=Scope(step.scope), widths=widths)
     if not selection.removed:
-        return state.log(step.key, f"nothing removed: no width that is a multiple of {multiple} fits", fell_back=True)
-    return _carry_out(state, step, coupling, selection, keep, context)
+        return state.log(step.key, "nothing removed: the allowed widths leave every group whole", fell_back=True)
+    return _carry_out(state, step, coupling, selection.removed, cost, keep, context)
 
 
 def _carry_out(
-    state: State, step: PruneChannels, coupling: Coupling, selection: Selection, keep: float, context: Context
+    state: State,
+    step: PruneChannels,
+    coupling: Coupling,
+    removed: Mapping[str, Units],
+    cost: Cost,
+    keep: float,
+    context: Context,
 ) -> State:
-    done, module, proof, graph, failed = _proven_cut(state, coupling, selection.removed, context)
-    for name in failed:
-        state = state.log(step.key, f"group {name} was left whole: its cut could not be proven", fell_back=True)
-    if done is None or proof is None:
+    done, failed = largest_proven(state, coupling, removed, context.prefer)
+    for name, why in failed.items():
+        what = f"group {name} was left whole: its cut could not be proven ({why})"
+        state = state.log(step.key, what, fell_back=True)
+    if done is None:
         return state
-    sizes = {group.name: group.size for group in coupling.groups}
-    widths = ", ".join(
-        f"{n} {sizes[n]} to {sizes[n] - len(u)}" for n, u in selection.removed.items() if n not in failed
-    )
-    state = state.log(step.key, f"cut {widths}", proof=proof.describe())
-    if selection.remaining > keep + 1e-6:
+    sizes = {name: coupling[name].size for name in done.removed}
+    widths = ", ".join(f"{name} {sizes[name]} to {sizes[name] - len(units)}" for name, units in done.removed.items())
+    state = state.log(step.key, f"cut {widths}", proof=done.proof.describe())
+    remaining = share(cost, done.removed)
+    if remaining > keep + 1e-6:
+        short = "not every cut was proven" if failed else "the allowed widths reach no further"
+        what = f"{step.of}: asked to keep {keep:.1%}, kept {remaining:.1%}; {short}"
+        state = state.log(step.key, what, fell_back=True)
+    if done.refused:
         what = (
-            f"{step.of}: asked to keep {keep:.1%}, kept {selection.remaining:.1%}; the allowed widths reach no further"
+            f"the model is now a rewritten graph: its own class, cut in place, did not pass the proof ({done.refused})"
         )
         state = state.log(step.key, what, fell_back=True)
-    if graph and context.prefer == "module":
-        what = "the model is now a rewritten graph: its own class, cut in place, did not pass the proof"
-        state = state.log(step.key, what, fell_back=True)
+    surgery = done.cut.surgery
+    masks = {name: surgery.slice(name, mask) for name, mask in state.masks.items()}
     if step.compensate:
-        state = _compensate(state, step, coupling, done, module, context)
-    surgery = done.surgery if state.surgery is None else state.surgery.then(done.surgery)
-    masks = {name: done.surgery.slice(name, mask) for name, mask in state.masks.items()}
-    return State(module, state.example, masks, surgery, state.graph or graph, state.rows)
+        state = _compensate(state, step, coupling, done, masks, context)
+    whole = surgery if state.surgery is None else state.surgery.then(surgery)
+    return State(done.module, state.example, masks, whole, state.graph or done.graph, state.rows)
 
 
 def chosen_groups(coupling: Coupling, step: PruneChannels) -> tuple[Group, ...]:
@@ -128,6 +139,21 @@ def cost_of(coupling: Coupling, groups: tuple[Group, ...], of: Budget) -> Cost:
     return parameters if of is Budget.PARAMS else macs
 
 
+def widths_of(coupling: Coupling, groups: tuple[Group, ...], channels: Widths) -> dict[str, Widths]:
+    """Turn limits in channels into limits in units, for each group: a head or a unit of a grouped convolution is many.
+
+    The channels of a unit are counted where convolutions and linear layers produce it.
+    """
+    weights = frozenset(weight_names(coupling.captured.module))
+
+    def block(group: Group) -> int:
+        produced = [member for member in group.members if member.dim == 0]
+        by_weights = [member for member in produced if member.parameter in weights]
+        return math.gcd(*(member.index.shape[1] for member in by_weights or produced or group.members))
+
+    return {group.name: channels.in_units(block(group)) for group in groups}
+
+
 def _multiple(step: PruneChannels, context: Context) -> int:
     if isinstance(step.round_to, int):
         return step.round_to
@@ -149,13 +175,15 @@ def _scores(
 
 
 def _gradients(model: nn.Module, workload: Workload | None, score: str) -> dict[str, Tensor]:
-    """Sum the gradients of the workload's loss over a few training batches, in eval mode."""
+    """Sum the gradients of the workload's loss over a few training batches in eval mode, of frozen parameters too."""
     if workload is None or not workload.brings("train"):
         raise RecipeError(f"PruneChannels: score={score!r} needs a workload with train= and loss=; or use score='l2'")
     objective = Objective.of(workload, Finetune(distill=False), teacher=None)
     with preserved(model):
         model.eval()
         model.zero_grad(set_to_none=True)
+        for parameter in model.parameters():
+            parameter.requires_grad_(parameter.is_floating_point())
         for batch in islice(workload.train_batches(), _GRADIENT_BATCHES):
             objective(model, batch).backward()
         parameters = model.named_parameters(remove_duplicate=False)
@@ -164,50 +192,32 @@ def _gradients(model: nn.Module, workload: Workload | None, score: str) -> dict[
     return found
 
 
-def _proven_cut(
-    state: State, coupling: Coupling, removed: Mapping[str, Units], context: Context
-) -> tuple[Cut | None, nn.Module, Proof | None, bool, tuple[str, ...]]:
-    """Cut and prove; where the whole cut fails, keep the groups whose cut passes one by one."""
-    result = _try(state, coupling, removed, context)
-    if result is not None:
-        return *result, ()
-    good = {name: units for name, units in removed.items() if _try(state, coupling, {name: units}, context) is not None}
-    failed = tuple(name for name in removed if name not in good)
-    result = _try(state, coupling, good, context) if good else None
-    if result is None:
-        return None, state.model, None, state.graph, tuple(removed)
-    return *result, failed
-
-
-def _try(
-    state: State, coupling: Coupling, removed: Mapping[str, Units], context: Context
-) -> tuple[Cut, nn.Module, Proof, bool] | None:
-    """Make one cut: in place where preferred and proven, else the graph if that is proven, else nothing."""
-    done = cut(coupling, removed)
-    if context.prefer == "module" and not state.graph:
-        module = cut_in_place(copy.deepcopy(state.model), done.surgery)
-        proof = prove(coupling, module, removed)
-        if proof.passed:
-            return done, module, proof, False
-    proof = prove(coupling, done.module, removed)
-    return (done, done.module, proof, True) if proof.passed else None
-
-
 def _compensate(
-    state: State, step: PruneChannels, coupling: Coupling, done: Cut, module: nn.Module, context: Context
+    state: State,
+    step: PruneChannels,
+    coupling: Coupling,
+    done: Attempt,
+    masks: Mapping[str, Tensor],
+    context: Context,
 ) -> State:
-    if context.workload is None:
+    workload = context.workload
+    if workload is None or not workload.brings("calibration"):
         return state.log(step.key, "not compensated: that takes a workload with calibration data", fell_back=True)
-    batch = next(iter(context.workload.calibration_batches()))
-    inputs = coupling.captured.flatten(batch.args, batch.kwargs)
-    weights, refits = refit(coupling.captured.module, done.captured.module, done.surgery, inputs, seed=context.seed)
-    install(module, weights)
-    if not refits:
-        return state.log(step.key, "not compensated: no layer behind the cut can be refitted", fell_back=True)
-    before, after = (float(np.median([getattr(r, side) for r in refits])) for side in ("before", "after"))
-    return state.log(
-        step.key, f"refitted {len(refits)} layers behind the cut: median output error {before:.3f} to {after:.3f}"
+    captured = coupling.captured
+    batches = [
+        captured.flatten(batch.args, batch.kwargs)
+        for batch in affordable(workload.calibration_batches(), captured, device_of(state.model))
+    ]
+    weights, refits = refit(
+        captured.module, done.cut.captured.module, done.cut.surgery, batches, masks=masks, seed=context.seed
     )
+    install(done.module, weights)
+    if not refits:
+        what = "not compensated: no layer behind the cut is nearer to the original on held-out rows once refitted"
+        return state.log(step.key, what, fell_back=True)
+    before, after = (float(np.median([getattr(r, side) for r in refits])) for side in ("before", "after"))
+    what = f"refitted {len(refits)} layers behind the cut: median output error on held-out rows"
+    return state.log(step.key, f"{what} {before:.3f} to {after:.3f}")
 
 
 def _why_not(coupling: Coupling, step: PruneChannels) -> str:
