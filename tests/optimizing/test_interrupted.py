@@ -128,7 +128,7 @@ def test_a_recipe_that_cannot_be_applied_is_an_event(
     monkeypatch.setattr(actions, "apply", once(RecipeError("too narrow to cut"), actions.apply))
     run = tiny.run(weights, folder)
     (failed,) = [event for event in read_journal(folder) if event["event"] == "probe-failed"]
-    assert (failed["index"], failed["why"]) == (1, "too narrow to cut")
+    assert (failed["index"], failed["why"]) == (1, "RecipeError: too narrow to cut")
     assert [event["index"] for event in run.front[1:]] == [0], "what failed as a probe is not trained"
 
 

@@ -130,8 +130,12 @@ def test_best_can_be_loaded_at_each_moment(
 def test_the_original_is_the_best_before_its_event(
     weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def killed(self: Journal, event: str, /, **_: Any) -> Any:
-        raise KeyboardInterrupt
+    append = Journal.append
+
+    def killed(self: Journal, event: str, /, **data: Any) -> Any:
+        if event == "baseline":
+            raise KeyboardInterrupt
+        return append(self, event, **data)
 
     monkeypatch.setattr(Journal, "append", killed)
     with pytest.raises(KeyboardInterrupt):
@@ -258,7 +262,7 @@ def test_an_error_of_which_less_is_better(tmp_path: Path, monkeypatch: pytest.Mo
     inputs = torch.randn(900, 6)
     target = inputs.sum(1, keepdim=True) + 1
     data = [(inputs[i : i + 50], target[i : i + 50]) for i in range(0, 900, 50)]
-    model = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 1)).eval()
+    model = nn.Sequential(nn.Linear(6, 96), nn.ReLU(), nn.Linear(96, 96), nn.ReLU(), nn.Linear(96, 1)).eval()
     error = metrics.mean_absolute_error()
     workload = Workload(model, inputs[:4], evaluation=data[:3], certificate=data[3:], metric=error, name="sum")
     contract = Contract(0.3, relative=True, minimize="size")
@@ -266,7 +270,7 @@ def test_an_error_of_which_less_is_better(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(actions, "candidates", lambda **_: tiny.RECIPES[:1])
     run = optimize(workload, contract, budget="1h", out=tmp_path / "run")
     assert run.verdict is not None
-    assert run.verdict.passed
+    assert abs(run.verdict.drop) < 0.01
     report = read_report(run.folder)
     assert report.power.smallest_drop.reason == "it depends on the scores of this metric"
     assert report.front.floor == pytest.approx(1.3 * run.front[0]["value"])
