@@ -8,7 +8,8 @@ The model is all-MiniLM-L6-v2 (22.7M parameters), whose weights the package gt-a
 downloaded. The sentences are those of the docstrings of Python's standard library. Targets are the original's own
 embeddings; the metric is the mean cosine to them, in which a negative cosine counts as 0: a narrow known range is what
 lets a thousand sentences decide. Sentences of one module are about one thing, so that modules, not sentences, are dealt
-out to calibration, search and certificate, and each brings at most eight. The verdict takes sentences as independent.
+out to calibration, search and certificate, and each brings at most eight. The verdict takes sentences as independent;
+with modules as clusters (groups=), the 170 or so of the certificate are too few and it is undecided.
 """
 
 import argparse
