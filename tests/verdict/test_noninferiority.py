@@ -224,3 +224,21 @@ def test_effective_pairs() -> None:
     assert effective_pairs(np.full(50, -0.2)) == pytest.approx(50)
     assert effective_pairs(np.full(50, 0.2), noise=0.2) == 0
     assert effective_pairs(np.array([])) == 0
+
+
+def test_the_mean_error_of_few_samples_is_not_taken_for_zero() -> None:
+    rng = np.random.default_rng(0)
+    errors = np.abs(rng.standard_normal(150))
+    metric = metrics.mean_absolute_error()
+    nearly = np.abs(errors + 0.01 * rng.standard_normal(150))
+    found = drop_limits(Samples(metric, errors), Samples(metric, nearly), 0.05, relative=True)
+    assert found.reason is None
+    assert -0.01 < found.lower < found.value < found.upper < 0.01
+
+
+def test_a_reference_that_may_be_zero_has_no_shares() -> None:
+    signed = np.random.default_rng(0).standard_normal(400)
+    metric = metrics.mean_of(lambda outputs, target: outputs, "bias", "lower")
+    found = drop_limits(Samples(metric, signed), Samples(metric, signed + 0.1), 0.05, relative=True)
+    assert found.reason is not None
+    assert "may be zero" in found.reason

@@ -123,6 +123,8 @@ def identity(workload: Workload, contract: Contract, runtime: str, seed: int) ->
     terms = {**asdict(contract), "limits": [_limit(limit) for limit in contract.limits]}
     return {
         "model": workload.model_fingerprint(),
+        "example inputs": str(workload.example),
+        "training samples": workload.train_size,
         "search data": workload.fingerprint(Split.SEARCH),
         "certificate data": workload.fingerprint(Split.CERTIFICATE),
         "metric": workload.metric.name,

@@ -77,7 +77,7 @@ def drop_limits(reference: Samples, candidate: Samples, alpha: float, *, relativ
     value = _drop(reference.value, candidate.value, metric.direction, relative)
     discordant = int(np.count_nonzero(_differs(reference.values, candidate.values)))
     reason = None
-    if relative and not _away_from_zero(value_limits(reference, alpha, seed=seed)):
+    if relative and not _away_from_zero(reference, alpha, seed):
         limits, reason = NOTHING, f"the reference's {metric.name} may be zero, and a share of zero is not defined"
     elif metric.kind is MetricKind.CORPUS:
         limits = _corpus_drop(reference, candidate, alpha, relative, seed)
@@ -206,8 +206,19 @@ def _bootstrap(totals: Floats, scale: Floats, metric: Metric, alpha: float, seed
     return Limits(*studentised_limits(totals, scale, alpha, seed), "studentised bootstrap")
 
 
-def _away_from_zero(limits: Limits) -> bool:
-    return limits.lower > 0 or limits.upper < 0
+def _away_from_zero(reference: Samples, alpha: float, seed: int) -> bool:
+    """Whether a share of the reference's value means something: for means, whether it is three standard errors from zero.
+
+    The reference is one sample, not a difference of two: that few of its scores vary is no reason to doubt its mean.
+    """
+    if reference.metric.kind is MetricKind.CORPUS:
+        lower, upper, _ = value_limits(reference, alpha, seed=seed)
+        return lower > 0 or upper < 0
+    labels = unit_labels(reference.groups, len(reference))
+    totals, sizes = _sums(labels, reference.values), _sums(labels, np.ones(len(reference)))
+    residuals = totals - totals.sum() / sizes.sum() * sizes
+    error = float(np.sqrt((residuals**2).sum()))
+    return bool(totals.sum() != 0 and abs(totals.sum()) > 3 * error)
 
 
 def _sums(labels: Indices, values: NDArray[Any]) -> Floats:
