@@ -207,7 +207,7 @@ def _bootstrap(totals: Floats, scale: Floats, metric: Metric, alpha: float, seed
 
 
 def _away_from_zero(reference: Samples, alpha: float, seed: int) -> bool:
-    """Whether a share of the reference's value means something: for means, whether it is three standard errors from zero.
+    """Whether a share of the reference's value means something: a mean is three standard errors from zero.
 
     The reference is one sample, not a difference of two: that few of its scores vary is no reason to doubt its mean.
     """
