@@ -1,0 +1,121 @@
+"""Write docs/benchmarks.md from the result files, so that no figure in the documentation is typed by hand.
+
+python -m benchmarks.tables
+"""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from benchmarks.common import RESULTS
+
+PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
+
+HEAD = """# Benchmarks
+
+Written by `python -m benchmarks.tables` from `benchmarks/results/*.json`, each made by the command that it names. One
+pinned thread unless said otherwise. Ratios are paired, measured in turns in one run, with 95 % intervals; absolute times
+of a shared machine vary by tens of percent and are marked where they are noisy.
+"""
+
+
+def ratio(value: dict[str, float]) -> str:
+    return f"{value['value']:.2f}x [{value['low']:.2f}, {value['high']:.2f}]"
+
+
+def latency(data: dict[str, Any]) -> str:
+    noisy = " (noisy)" if data["noise"] else ""
+    return f"{data['median_ms']:.3g} [{data['low_ms']:.3g}, {data['high_ms']:.3g}]{noisy}"
+
+
+def import_time(data: dict[str, Any]) -> list[str]:
+    rows = [
+        f"| `{name}` | {row['wall_s']['median']:.2f} | {row['added_wall_s']['median']:.2f} "
+        f"[{row['added_wall_s']['quartile_low']:.2f}, {row['added_wall_s']['quartile_high']:.2f}] |"
+        for name, row in data["rows"].items()
+    ]
+    head = ["| fresh process | seconds | added to `import torch`, median [quartiles] |", "|---|---|---|"]
+    return [f"{data['rounds']} rounds in turns; target: at most {data['target_s']} s.", "", *head, *rows]
+
+
+def profile_speed(data: dict[str, Any]) -> list[str]:
+    capture, profile = data["capture_s"], data["profile_s"]
+    return [
+        f"A ResNet-50 of {data['params'] / 1e6:.1f}M parameters and {data['macs'] / 1e9:.2f} GMACs: capture "
+        f"{capture['median']:.2f} s, profile {profile['median']:.2f} s (largest {profile['max']:.2f} s; target at most "
+        f"{data['target_profile_s']:g} s)."
+    ]
+
+
+def resnet20_fashion(data: dict[str, Any]) -> list[str]:
+    rows = ["| model | accuracy % | drop, points [limits] | verdict at 1 point | batch 1, ms | batch 32, ms | bytes |"]
+    rows.append("|---|---|---|---|---|---|---|")
+    ratios = ["| Penjing's model is faster than | batch 1 | batch 32 |", "|---|---|---|"]
+    for name, row in data["rows"].items():
+        verdict = row["verdict"]
+        drop, low, high = (100 * verdict[key] for key in ("drop", "drop_lower", "drop_upper"))
+        rows.append(
+            f"| {name} | {100 * row['accuracy']:.2f} | {drop:.2f} [{low:.2f}, {high:.2f}] | {verdict['outcome']} | "
+            f"{latency(row['latency']['1'])} | {latency(row['latency']['32'])} | {row['size_bytes']:,} |"
+        )
+        if faster := row.get("penjing_is_faster_by"):
+            ratios.append(f"| {name} | {ratio(faster['1'])} | {ratio(faster['32'])} |")
+    recipe = "; ".join(f"{key} {settings}" for step in data["recipe"] for key, settings in step.items())
+    return [
+        f"Certificate: all 10,000 test images. One seed; the original was trained for {data['original_epochs']} epochs. "
+        f"Recipe that ships: {recipe}. The control is the dense model, trained on for as many epochs and quantised.",
+        "",
+        *rows,
+        "",
+        *ratios,
+    ]
+
+
+def quantize_peer(data: dict[str, Any]) -> list[str]:
+    rows = ["| model | output SQNR, dB | bytes |", "|---|---|---|"]
+    for name, row in data["rows"].items():
+        sqnr = "-" if row["sqnr_db"] is None else f"{row['sqnr_db']:.1f}"
+        rows.append(f"| {name} | {sqnr} | {row['size_bytes']:,} |")
+    return [f"Model: {data['model']}.", "", *rows]
+
+
+def demo(data: dict[str, Any]) -> list[str]:
+    faster = ", ".join(f"{ratio(value)} at batch {n}" for n, value in data["faster_by"].items())
+    return [
+        f"{data['verdict']['sentence']} Faster by {faster}; {data['smaller_by']:.2f}x smaller on disk; "
+        f"{data['wall_s']:.0f} s from nothing to the verdict."
+    ]
+
+
+def verdict_size(_: dict[str, Any]) -> list[str]:
+    return ["See [the design of the verdict](design/002-verdict.md)."]
+
+
+SECTIONS: dict[str, tuple[str, Callable[[dict[str, Any]], list[str]]]] = {
+    "resnet20_fashion": ("ResNet-20 on Fashion-MNIST", resnet20_fashion),
+    "demo": ("The demo", demo),
+    "quantize_peer": ("Static int8 beside ONNX Runtime's own tool", quantize_peer),
+    "import_time": ("Import time", import_time),
+    "profile_speed": ("Profile", profile_speed),
+    "verdict_size": ("Size of the verdict", verdict_size),
+}
+
+
+def main() -> None:
+    lines = [HEAD]
+    for name, (title, section) in SECTIONS.items():
+        path = RESULTS / f"{name}.json"
+        if not path.exists():
+            continue
+        data = json.loads(path.read_text("utf-8"))
+        machine = data.get("machine", {})
+        here = f"{machine.get('cpu', '')}, {machine.get('cores', '')} cores" if "cpu" in machine else ""
+        made = ", ".join(filter(None, [f"`{data['command']}`", data.get("day"), here])) + "."
+        lines += [f"## {title}", "", made, "", *section(data), ""]
+    PAGE.write_text("\n".join(lines), encoding="utf-8")
+    print(f"wrote {PAGE}")
+
+
+if __name__ == "__main__":
+    main()
