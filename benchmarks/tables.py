@@ -15,8 +15,8 @@ PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
 HEAD = """# Benchmarks
 
 Written by `python -m benchmarks.tables` from `benchmarks/results/*.json`, each made by the command that it names. One
-pinned thread unless said otherwise. Ratios are paired, measured in turns in one run, with 95 % intervals; absolute times
-of a shared machine vary by tens of percent and are marked where they are noisy.
+pinned thread unless said otherwise. Ratios are paired, measured in turns in one run, with 95 % intervals; absolute
+times of a shared machine vary by tens of percent and are marked where they are noisy.
 """
 
 
@@ -63,7 +63,7 @@ def resnet20_fashion(data: dict[str, Any]) -> list[str]:
             ratios.append(f"| {name} | {ratio(faster['1'])} | {ratio(faster['32'])} |")
     recipe = "; ".join(f"{key} {settings}" for step in data["recipe"] for key, settings in step.items())
     return [
-        f"Certificate: all 10,000 test images. One seed; the original was trained for {data['original_epochs']} epochs. "
+        f"Certificate: all 10,000 test images. One seed; the original had {data['original_epochs']} epochs. "
         f"Recipe that ships: {recipe}. The control is the dense model, trained on for as many epochs and quantised.",
         "",
         *rows,
