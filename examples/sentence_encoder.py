@@ -9,7 +9,9 @@ downloaded. The sentences are those of the docstrings of Python's standard libra
 embeddings; the metric is the mean cosine to them, in which a negative cosine counts as 0: a narrow known range is what
 lets a thousand sentences decide. Sentences of one module are about one thing, so that modules, not sentences, are dealt
 out to calibration, search and certificate, and each brings at most eight. The verdict takes sentences as independent;
-with modules as clusters (groups=), the 170 or so of the certificate are too few and it is undecided.
+with modules as clusters (groups=), the 170 or so of the certificate are too few and it is undecided. The range and the
+independence were settled after a look at the deal of seed 0, so that seed 0 certifies nothing; others share part of its
+sentences.
 """
 
 import argparse
@@ -176,7 +178,7 @@ def tokens(length: int, vocabulary: int = 30522) -> Inputs:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="fewer sentences, shorter timing")
-    parser.add_argument("--seed", type=int, default=0, help="of how modules are dealt out")
+    parser.add_argument("--seed", type=int, default=1, help="of how modules are dealt out; 0 was looked at")
     parser.add_argument("--out", type=Path, default=None, help="where the two artefacts are kept (default: nowhere)")
     args = parser.parse_args()
     sizes, seconds = ((96, 192, 512), 1.0) if args.quick else ((256, 512, 1024), 4.0)
