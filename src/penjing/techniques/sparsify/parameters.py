@@ -65,15 +65,28 @@ def resolve(
     """
     if parameters is None:
         return weight_names(model)
-    path_of = {id(module): path for path, module in original.named_modules()}
     known = dict(model.named_parameters(remove_duplicate=False))
     first: dict[int, str] = {}
-    for i, item in enumerate(parameters):
-        name = item if isinstance(item, str) else _name_of_pair(i, item, path_of)
+    for i, name in enumerate(plain_names(parameters, original)):
         if name not in known:
             raise RecipeError(f"Sparsify: parameters[{i}]: the model has no parameter {name!r}; {_remedy(model, name)}")
         first.setdefault(id(known[name]), name)
     return tuple(first.values())
+
+
+def plain_names(parameters: Iterable[str | tuple[nn.Module, str]], original: nn.Module) -> tuple[str, ...]:
+    """Replace the pairs of Sparsify(parameters=...), whose modules are those of `original`, by parameter names.
+
+    Raises RecipeError for a module that is no part of the original, and for anything but names and pairs.
+
+    >>> model = nn.Sequential(nn.Linear(2, 2))
+    >>> plain_names([(model[0], "weight"), "0.bias"], model)
+    ('0.weight', '0.bias')
+    """
+    path_of = {id(module): path for path, module in original.named_modules()}
+    return tuple(
+        item if isinstance(item, str) else _name_of_pair(i, item, path_of) for i, item in enumerate(parameters)
+    )
 
 
 def _name_of_pair(i: int, pair: object, path_of: dict[int, str]) -> str:
