@@ -1,6 +1,7 @@
 """The fold over a recipe: what comes out, what stays as it was, what is refused before any work, and going on."""
 
 import copy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +111,90 @@ def test_budgets_count_what_they_name(of: str) -> None:
 def test_what_the_widths_cannot_reach_is_a_row() -> None:
     outcome = apply(network(), PruneChannels(0.9, round_to=8), torch.zeros(2, 1, 8, 8))
     assert any("the allowed widths reach no further" in row.what for row in outcome.fallbacks)
+    assert any("no smaller width is a multiple of 8: conv" in row.what for row in outcome.fallbacks)
+
+
+def test_a_ratio_of_zero_asks_for_nothing() -> None:
+    outcome = apply(network(), PruneChannels(0.0, iterations=2), torch.zeros(2, 1, 8, 8))
+    assert [row.what for row in outcome.log] == ["nothing asked for: ratio is 0"]
+    assert not outcome.fallbacks
+
+
+def encoder() -> nn.TransformerEncoder:
+    torch.manual_seed(0)
+    layer = nn.TransformerEncoderLayer(32, 4, 64, batch_first=True)
+    return nn.TransformerEncoder(layer, 1, enable_nested_tensor=False).eval()
+
+
+def test_widths_count_channels_so_that_heads_are_cut_one_by_one() -> None:
+    """Four heads of eight channels: any number of heads is a multiple of eight channels."""
+    step = PruneChannels(0.5, scope="local", groups=("layers.0.self_attn*",), compensate=False)
+    outcome = apply(encoder(), step, torch.randn(2, 5, 32))
+    assert outcome.surgery is not None
+    assert len(outcome.surgery.kept["layers.0.self_attn.out_proj.weight"][1]) == 16
+    assert any("4 to 2" in row.what for row in outcome.log)
+    assert any("multiple of 8: layers.0.self_attn" in row.what for row in outcome.fallbacks), "heads stay 8 wide"
+
+
+def test_units_of_grouped_convolutions_count_their_channels() -> None:
+    """Four groups of four channels: two groups are eight; fewer channels in each would not be a multiple for sure."""
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(2, 16, 1), nn.ReLU(), nn.Conv2d(16, 16, 3, groups=4), nn.ReLU(), nn.Conv2d(16, 2, 1)
+    )
+    outcome = apply(model, PruneChannels(0.5, scope="local", compensate=False), torch.randn(2, 2, 8, 8))
+    assert outcome.model[2].in_channels == outcome.model[2].out_channels == 8
+
+
+def test_least_widths_count_channels_too() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(2, 16, 1), nn.ReLU(), nn.Conv2d(16, 16, 3, groups=4), nn.ReLU(), nn.Conv2d(16, 2, 1)
+    )
+    step = PruneChannels(0.9, scope="local", min_width=10, round_to=None, compensate=False)
+    assert apply(model, step, torch.randn(2, 2, 8, 8)).model[2].in_channels == 12
+
+
+class Half(nn.Module):
+    """Two hidden layers; a cut of the second is refused by the class."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.a, self.b, self.c = nn.Linear(4, 16), nn.Linear(16, 16), nn.Linear(16, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        h = self.b(self.a(x).relu())
+        return self.c(h.reshape(len(h), 16).relu())
+
+
+def test_a_class_that_refuses_says_why_the_model_is_a_graph() -> None:
+    outcome = apply(Half(), PruneChannels(0.5, scope="local", round_to=None), torch.randn(3, 4))
+    (row,) = (row for row in outcome.fallbacks if "rewritten graph" in row.what)
+    assert "it does not run: shape '[" in row.what
+
+
+def test_what_was_kept_is_that_of_the_cuts_that_were_proven(monkeypatch: pytest.MonkeyPatch) -> None:
+    from penjing.structure import prove
+    from penjing.techniques.prune import attempt
+
+    def refusing(coupling: Any, candidate: Any, removed: Any) -> Any:
+        proof = prove(coupling, candidate, removed)
+        return replace(proof, passed=False, what="b is sacred") if "b" in removed else proof
+
+    monkeypatch.setattr(attempt, "prove", refusing)
+    outcome = apply(Half(), PruneChannels(0.5, scope="local", round_to=None), torch.randn(3, 4))
+    rows = [row.what for row in outcome.fallbacks]
+    assert "group b was left whole: its cut could not be proven (b is sacred)" in rows
+    assert "channels: asked to keep 50.0%, kept 75.0%; not every cut was proven" in rows
+
+
+def test_zeros_survive_compensation() -> None:
+    outcome = apply(workload(network()), [Sparsify(0.6), PruneChannels(0.5, round_to=None)])
+    assert any(row.what.startswith("refitted") for row in outcome.log)
+    parameters = dict(outcome.model.named_parameters())
+    for name, mask in outcome.masks.items():
+        assert not parameters[name].detach()[~mask.bool()].any()
 
 
 def test_excluded_and_chosen_groups() -> None:
@@ -153,6 +238,19 @@ def test_taylor_prunes_with_the_gradients_of_the_loss() -> None:
     outcome = apply(workload(network()), PruneChannels(0.5, score="taylor", round_to=None))
     assert outcome.surgery is not None
     assert all(p.grad is None for p in outcome.model.parameters())
+
+
+def test_taylor_scores_frozen_layers_as_if_they_were_not() -> None:
+    frozen, free = network(), network()
+    frozen.conv.requires_grad_(False)
+    cuts = [apply(workload(m), PruneChannels(0.5, score="taylor", round_to=None)) for m in (frozen, free)]
+    for name, dims in cuts[1].surgery.kept.items():
+        assert {d: k.tolist() for d, k in cuts[0].surgery.kept[name].items()} == {
+            d: k.tolist() for d, k in dims.items()
+        }
+    assert not frozen.conv.weight.requires_grad
+    assert not cuts[0].model.conv.weight.requires_grad
+    assert cuts[0].model.blocks[0].conv1.weight.requires_grad
 
 
 def test_save_and_restore_by_class(tmp_path: Path) -> None:
@@ -230,6 +328,19 @@ def test_a_resume_folder_of_another_recipe_is_refused(tmp_path: Path) -> None:
     apply(network(), Sparsify(0.5), torch.zeros(2, 1, 8, 8), resume_dir=tmp_path)
     with pytest.raises(RunError, match="left by another recipe"):
         apply(network(), Sparsify(0.6), torch.zeros(2, 1, 8, 8), resume_dir=tmp_path)
+
+
+def test_modules_in_a_recipe_become_names_so_that_it_can_be_resumed(tmp_path: Path) -> None:
+    model, x = network(), torch.zeros(2, 1, 8, 8)
+    outcomes = [
+        apply(model, Sparsify(0.5, parameters=[(model.conv, "weight")]), x, resume_dir=tmp_path) for _ in range(2)
+    ]
+    for outcome in outcomes:
+        assert outcome.recipe == Recipe([Sparsify(0.5, parameters=["conv.weight"])])
+        assert list(outcome.masks) == ["conv.weight"]
+    assert same(outcomes[0].model, outcomes[1].model)
+    with pytest.raises(RecipeError, match="is no part of the model"):
+        apply(network(), Sparsify(0.5, parameters=[(model.conv, "weight")]), x)
 
 
 def test_every_step_has_a_technique() -> None:

@@ -17,6 +17,7 @@ from penjing.techniques import prune, quantize, sparsify
 from penjing.techniques.outcome import Outcome, read_outcome
 from penjing.techniques.recover import run as recover
 from penjing.techniques.sparsify import copy_pruned
+from penjing.techniques.sparsify.parameters import plain_names
 from penjing.techniques.state import Context, State
 from penjing.training import Progress
 from penjing.workload import ExampleInputs, Workload
@@ -92,6 +93,7 @@ def apply(
     if prefer not in ("module", "graph"):
         raise RecipeError(f"apply: prefer={prefer!r} is unknown; use 'module' or 'graph'")
     check(steps, workload)
+    steps = _plain(steps, original)
 
     place = torch.device(device) if device is not None else None
     folder = Path(resume_dir) if resume_dir is not None else None
@@ -125,6 +127,16 @@ def check(recipe: Recipe, workload: Workload | None) -> None:
         for need in sorted(technique.needs):
             if workload is None or not workload.brings(need):
                 raise RecipeError(f"step {i} ({step.key}) needs {need} data; pass a Workload with {need}=")
+
+
+def _plain(recipe: Recipe, original: nn.Module) -> Recipe:
+    """Name the modules that a recipe holds, so that it is data that can be saved and compared."""
+    return Recipe(
+        replace(step, parameters=plain_names(step.parameters, original))
+        if isinstance(step, Sparsify) and step.parameters is not None
+        else step
+        for step in recipe
+    )
 
 
 def _outcome(state: State, recipe: Recipe) -> Outcome:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
@@ -57,7 +57,7 @@ class Outcome:
             manifest = Manifest(
                 kind="model",
                 status=Status.UNJUDGED,
-                recipe=self.recipe.to_data() if _plain(self.recipe) else None,
+                recipe=self.recipe.to_data(),
                 extra={"graph": self.graph, "log": [asdict(row) for row in self.log]},
             )
             write_manifest(temporary, manifest)
@@ -109,12 +109,3 @@ def _load(model: nn.Module, tensors: dict[str, Tensor], folder: Path) -> None:
         model.load_state_dict(tensors)
     except RuntimeError as problem:
         raise ArtifactError(f"{folder} does not fit {type(model).__name__}: {problem}") from problem
-
-
-def _plain(recipe: Recipe) -> bool:
-    """Whether the recipe holds plain values only (module objects cannot be written)."""
-
-    def plain(value: Any) -> bool:
-        return not isinstance(value, tuple | list) or all(not isinstance(item, tuple) for item in value)
-
-    return all(plain(value) for step in recipe for value in step.settings().values())

@@ -17,7 +17,7 @@ from penjing.techniques.prune.attempt import Attempt, largest_proven
 from penjing.techniques.prune.compensate import affordable, install, refit
 from penjing.techniques.prune.scores import Evidence, find_score
 from penjing.techniques.prune.select import Cost, Units, Widths, select, share
-from penjing.techniques.sparsify.parameters import weight_names
+from penjing.techniques.prune.widths import widths_of
 from penjing.techniques.state import Context, State
 from penjing.training import Objective
 from penjing.types import Budget, Scope
@@ -43,13 +43,15 @@ def _cut_once(state: State, step: PruneChannels, keep: float, context: Context) 
     groups = chosen_groups(coupling, step)
     if not groups:
         return state.log(step.key, "no group of this model can be cut: " + _why_not(coupling, step), fell_back=True)
-    cost = cost_of(coupling, groups, Budget(step.of))
-    widths = widths_of(coupling, groups, Widths(_multiple(step, context), step.min_width))
+    multiple = _multiple(step, context)
+    widths = widths_of(coupling, groups, Widths(multiple, step.min_width))
     stuck = [group.name for group in groups if 1 < widths[group.name].multiple >= group.size]
     if stuck:
         named = ", ".join(stuck[:_NAMED]) + (f" and {len(stuck) - _NAMED} more" if len(stuck) > _NAMED else "")
-        what = f"left whole, no smaller width is a multiple of {_multiple(step, context)}: {named}"
+        what = f"left whole, no smaller width is a multiple of {multiple}: {named}"
         state = state.log(step.key, what, fell_back=True)
+        groups = tuple(group for group in groups if group.name not in stuck)
+    cost = cost_of(coupling, groups, Budget(step.of))
     selection = select(_scores(state, step, groups, context), keep, cost, scope=Scope(step.scope), widths=widths)
     if not selection.removed:
         return state.log(step.key, "nothing removed: the allowed widths leave every group whole", fell_back=True)
@@ -137,21 +139,6 @@ def cost_of(coupling: Coupling, groups: tuple[Group, ...], of: Budget) -> Cost:
         return float(operator_cost(captured, coupling.shapes_after(removed)).macs)
 
     return parameters if of is Budget.PARAMS else macs
-
-
-def widths_of(coupling: Coupling, groups: tuple[Group, ...], channels: Widths) -> dict[str, Widths]:
-    """Turn limits in channels into limits in units, for each group: a head or a unit of a grouped convolution is many.
-
-    The channels of a unit are counted where convolutions and linear layers produce it.
-    """
-    weights = frozenset(weight_names(coupling.captured.module))
-
-    def block(group: Group) -> int:
-        produced = [member for member in group.members if member.dim == 0]
-        by_weights = [member for member in produced if member.parameter in weights]
-        return math.gcd(*(member.index.shape[1] for member in by_weights or produced or group.members))
-
-    return {group.name: channels.in_units(block(group)) for group in groups}
 
 
 def _multiple(step: PruneChannels, context: Context) -> int:
