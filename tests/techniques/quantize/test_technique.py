@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from penjing.errors import RecipeError, WorkloadError
 from penjing.recipe import Quantize
-from penjing.techniques.quantize import run
+from penjing.techniques.quantize import int8_layers, run
 from penjing.techniques.quantize.technique import CALIBRATION_SAMPLES
 from penjing.techniques.state import Context, State
 from penjing.workload import ExampleInputs, Workload
@@ -67,7 +67,7 @@ def test_the_result_is_a_module_like_any_other() -> None:
 def test_overrides_keep_layers_in_float() -> None:
     state = quantize(small(), X, Quantize(method="minmax", overrides={"4": "float"}))
     assert {"4.weight", "4.bias"} <= {name for name, _ in state.model.named_parameters()}
-    (row,) = [row for row in state.rows if "as the recipe says" in row.what]
+    (row,) = [row for row in state.rows if "the recipe says so" in row.what]
     assert row.what.startswith("4 stays in float")
     assert not row.fell_back
     assert torch.allclose(state.model(X), quantize(small(), X, Quantize(method="minmax")).model(X), atol=0.1)
@@ -94,8 +94,65 @@ def test_what_stays_in_float_is_said_and_structures_survive() -> None:
     assert torch.equal(ours["ids"], inputs["ids"])
     assert torch.allclose(ours["y"], theirs["y"], atol=0.1)
     said = [row.what for row in state.rows if row.fell_back]
-    assert any("its weight is computed" in what for what in said)
-    assert {what.split(" stays")[0] for what in said} >= {"layer_norm", "embedding", "add"}
+    assert said == [
+        "one call of linear stays in float: its weight is computed, not stored",
+        "embed stays in float: there is no int8 form of embedding",
+        "norm stays in float: there is no int8 form of layer_norm",
+        "operators without weights that stay in float: add",
+    ]
+    assert int8_layers(state.model) == ("linear",)
+
+
+class Recurrent(nn.Module):
+    """Layers of many kinds, one with a weight that is computed, and two that share one weight."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.lstm = nn.Embedding(7, 4), nn.LSTM(4, 4, batch_first=True, bidirectional=True)
+        self.normed = nn.utils.parametrizations.weight_norm(nn.Linear(8, 4))
+        self.attention = nn.MultiheadAttention(4, 2, batch_first=True)
+        self.norm, self.up = nn.BatchNorm1d(4), nn.ConvTranspose1d(4, 4, 1)
+        self.head = nn.Linear(4, 7, bias=False)
+        self.head.weight = self.embed.weight
+        self.position = nn.Parameter(torch.randn(5, 4))
+
+    def forward(self, ids: Tensor) -> Tensor:
+        x, _ = self.lstm(self.embed(ids) + self.position)
+        x = self.normed(x).softmax(-1)
+        x, _ = self.attention(x, x, x, need_weights=False)
+        return self.head(self.up(self.norm(x.mT)).mT)  # type: ignore[no-any-return]
+
+
+def test_every_module_with_weights_is_told_to_be_int8_or_float() -> None:
+    torch.manual_seed(0)
+    ids = torch.randint(7, (8, 5))
+    model = Recurrent().eval()
+    state = quantize(model, ids, Quantize(method="minmax"))
+    assert set(int8_layers(state.model)) == {"attention", "attention.out_proj", "head"}
+    assert "what runs in int8: " + ", ".join(int8_layers(state.model)) in [row.what for row in state.rows]
+    said = {row.what.partition(" stays in float: ")[0]: row.what for row in state.rows if row.fell_back}
+    assert said["lstm"].endswith("there is no int8 form of lstm")
+    assert said["embed"].endswith("there is no int8 form of embedding")
+    assert said["position"].endswith("add joins in only between int8 operators")
+    assert said["normed"].endswith("its weight is computed, not stored")
+    assert said["norm"].endswith("it is a batch norm that no convolution or linear right before it takes in")
+    (rest,) = (what for what in said if what.startswith("operators without weights"))
+    assert "softmax" in said[rest]
+    assert "_weight_norm" not in said[rest]
+    owners = {
+        name.rpartition(".")[0].partition(".param")[0] or name
+        for name, _ in model.named_parameters(remove_duplicate=False)
+    }
+    assert owners == {*int8_layers(state.model), *said} - {rest}
+
+
+def test_int8_layers_of_other_models() -> None:
+    assert int8_layers(small()) == ()
+    assert int8_layers(quantize(nn.Linear(3, 2), X[:, 0, :1, :3].flatten(1), Quantize()).model) == ("",)
+    twice = nn.Sequential(nn.Linear(3, 3), nn.Tanh())
+    model = nn.Sequential(twice, twice)
+    assert int8_layers(quantize(model, X[:, 0, 0, :3], Quantize()).model) == ("0.0", "1.0")
+    assert int8_layers(quantize(small(), X, Quantize(overrides={"4": "float"})).model) == ("0", "6")
 
 
 def test_calibration_reads_no_more_than_it_needs() -> None:
@@ -130,7 +187,7 @@ def test_no_calibration_data() -> None:
         (Quantize(overrides={"head*": "float"}), r"overrides\['head\*'\] names no layer; the layers are 0, 4, 6"),
         (
             Quantize(overrides={"*": "float"}),
-            "can run in int8: 0 stays in float as the recipe says",
+            "can run in int8: 0 stays in float: the recipe says so",
         ),
     ],
 )

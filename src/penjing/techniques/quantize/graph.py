@@ -7,22 +7,73 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
+from penjing.structure.capture import fetch
+from penjing.structure.rules import owner_of
 from penjing.techniques.quantize import ops
 
 aten = torch.ops.aten
 
 GLOBAL_AVERAGE_POOL = torch.ops.penjing.global_average_pool.default
 LINEAR = aten.linear.default
+CONVOLUTIONS = frozenset(
+    {aten.conv1d.default, aten.conv2d.default, aten.conv3d.default}
+    | {aten.conv1d.padding, aten.conv2d.padding, aten.conv3d.padding}
+)
+LAYERS = CONVOLUTIONS | {LINEAR}
 RELUS = frozenset({aten.relu.default, aten.relu6.default, aten.hardtanh.default, aten.clamp.default})
 
 
 def tensor_of(module: fx.GraphModule, node: fx.Node) -> Tensor:
     """Give the parameter or buffer that a get_attr node reads."""
-    value: Any = module
-    for name in str(node.target).split("."):
-        value = getattr(value, name)
+    value = fetch(module, str(node.target))
     assert isinstance(value, Tensor)
     return value
+
+
+def module_of(module: fx.GraphModule, weight: fx.Node, reader: fx.Node) -> str:
+    """Name the module whose weight a node reads, "features.0" for "features.0.weight".
+
+    A parameter of the model itself is named by its own name.
+    The graph reads a weight that modules share under the name of one of them; of these, the one that calls is meant.
+    """
+    path, _, leaf = str(weight.target).rpartition(".")
+    path = path.partition(".parametrizations.")[0]
+    caller = owner_of(reader)
+    if caller != path and getattr(_submodule(module, caller), leaf, None) is tensor_of(module, weight):
+        return caller
+    return path or leaf
+
+
+def _submodule(module: nn.Module, path: str) -> nn.Module | None:
+    for name in path.split("."):
+        module = getattr(module, name, None)  # type: ignore[assignment]
+    return module
+
+
+def layer_name(module: fx.GraphModule, layer: fx.Node) -> str:
+    """Name the module that a convolution or linear belongs to: the owner of its weight, or of what that comes from."""
+    weight: Any = layer.args[1]
+    while weight.op != "get_attr" and weight.all_input_nodes:
+        weight = weight.all_input_nodes[0]
+    return module_of(module, weight, layer) if weight.op == "get_attr" else owner_of(layer) or "the model"
+
+
+def weight_readers(module: fx.GraphModule) -> dict[str, list[fx.Node]]:
+    """Operators that read the parameters of each module, as they are or after a computation on constants alone."""
+    sources: dict[fx.Node, list[fx.Node]] = {}  # what is constant -> the parameters that it comes from
+    readers: dict[str, list[fx.Node]] = {}
+    for node in module.graph.nodes:
+        inputs = node.all_input_nodes
+        if node.op == "get_attr":
+            is_parameter = isinstance(fetch(module, str(node.target)), nn.Parameter)
+            sources[node] = [node] if is_parameter else []
+        elif node.op == "call_function" and node.target not in LAYERS and all(x in sources for x in inputs):
+            sources[node] = [source for x in inputs for source in sources[x]]
+        elif node.op == "call_function":
+            weights = (source for x in inputs for source in sources.get(x, ()))
+            for name in dict.fromkeys(module_of(module, weight, node) for weight in weights):
+                readers.setdefault(name, []).append(node)
+    return readers
 
 
 def put(module: fx.GraphModule, path: str, value: Tensor) -> fx.Node:

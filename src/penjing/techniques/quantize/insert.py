@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, fx
 
-from penjing.techniques.quantize.graph import put, tensor_of
+from penjing.techniques.quantize.graph import layer_name, put, tensor_of
 from penjing.techniques.quantize.params import (
     QuantParams,
     activation_params,
@@ -31,9 +31,10 @@ def insert(module: fx.GraphModule, plan: Plan, ranges: Mapping[str, tuple[float,
     params = {name: _on(device, activation_params(*ranges[name])) for name in sorted(set(plan.stored.values()))}
     integer = plan.layers | plan.operators
     nodes = {node.name: node for node in quantized.graph.nodes}
+    owners = {node.name: layer_name(module, node) for node in module.graph.nodes if node.name in plan.layers}
     for name in sorted(plan.layers):
         layer = nodes[name]
-        _quantize_weights(quantized, layer, params[plan.stored[layer.args[0].name]].scale)
+        _quantize_weights(quantized, layer, owners[name], params[plan.stored[layer.args[0].name]].scale)
     readers = {name: _params_nodes(quantized, nodes[name], values) for name, values in params.items()}
     for name, owner in plan.stored.items():
         _store(quantized, nodes[name], readers[owner], name in integer, integer)
@@ -47,12 +48,12 @@ def _on(device: torch.device, params: QuantParams) -> QuantParams:
     return QuantParams(params.scale.to(device), params.zero_point.to(device))
 
 
-def _quantize_weights(module: fx.GraphModule, layer: fx.Node, activation_scale: Tensor) -> None:
+def _quantize_weights(module: fx.GraphModule, layer: fx.Node, owner: str, activation_scale: Tensor) -> None:
     weight_node, bias_node = layer.args[1], layer.args[2] if len(layer.args) > 2 else None
     assert isinstance(weight_node, fx.Node)
     weight = tensor_of(module, weight_node).detach()
     bias = tensor_of(module, bias_node).detach() if isinstance(bias_node, fx.Node) else None
-    path = str(weight_node.target).rpartition(".")[0]
+    path = owner if "." in str(weight_node.target) else ""
     weights = weight_params(weight, bias, activation_scale)
     operands = [_constant(module, layer, f"{path}.weight", quantize_channels(weight, weights), weights)]
     if bias is not None:

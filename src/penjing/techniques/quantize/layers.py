@@ -1,8 +1,10 @@
 """Which layers of a quantised model compute in int8, read from the model itself."""
 
+import re
+
 from torch import nn
 
-STORED = ".weight_quantized"
+_STORED = re.compile(r"(?:(.*)\.)?weight_quantized(_\d+)?")  # numbered from the second call of a module on
 
 
 def int8_layers(module: nn.Module) -> tuple[str, ...]:
@@ -11,4 +13,5 @@ def int8_layers(module: nn.Module) -> tuple[str, ...]:
     >>> int8_layers(nn.Sequential(nn.Linear(2, 2)))
     ()
     """
-    return tuple(name.removesuffix(STORED) for name, _ in module.named_buffers() if name.endswith(STORED))
+    found = (_STORED.fullmatch(name) for name, _ in module.named_buffers())
+    return tuple(dict.fromkeys(match[1] or "" for match in found if match))

@@ -20,13 +20,16 @@ import torch
 from torch import fx
 
 from penjing.errors import RecipeError
-from penjing.techniques.quantize.graph import GLOBAL_AVERAGE_POOL, LINEAR, aten, is_relu, only_user
-
-CONVOLUTIONS = frozenset(
-    {aten.conv1d.default, aten.conv2d.default, aten.conv3d.default}
-    | {aten.conv1d.padding, aten.conv2d.padding, aten.conv3d.padding}
+from penjing.techniques.quantize.graph import (
+    CONVOLUTIONS,
+    GLOBAL_AVERAGE_POOL,
+    LAYERS,
+    aten,
+    is_relu,
+    layer_name,
+    only_user,
 )
-LAYERS = CONVOLUTIONS | {LINEAR}
+
 LIGHT = frozenset(
     {aten.add.Tensor, aten.mul.Tensor, aten.cat.default, aten.avg_pool2d.default, GLOBAL_AVERAGE_POOL}
     | {aten.sigmoid.default, aten.leaky_relu.default}
@@ -41,8 +44,9 @@ MOVES = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """Why a layer stays in float, and whether the recipe asked for that."""
+    """The module of a layer that stays in float, why it does, and whether the recipe asked for that."""
 
+    module: str
     reason: str
     asked: bool = False
 
@@ -52,7 +56,7 @@ class Plan:
     """Names of nodes, by their part.
 
     layers, operators: what runs in int8. stored: a node whose output is kept in int8 -> the node whose range it has.
-    kept: a layer that stays in float -> why.
+    kept: a layer that stays in float -> which module that is and why.
     """
 
     layers: frozenset[str]
@@ -61,36 +65,29 @@ class Plan:
     kept: Mapping[str, Kept]
 
 
-def layer_name(node: fx.Node) -> str:
-    """Name of the module whose weight a layer reads, "features.0" for "features.0.weight"."""
-    weight = node.args[1]
-    return (
-        str(weight.target).rpartition(".")[0] if isinstance(weight, fx.Node) and weight.op == "get_attr" else node.name
-    )
-
-
-def choose_layers(graph: fx.Graph, overrides: Mapping[str, str]) -> tuple[frozenset[str], dict[str, Kept]]:
+def choose_layers(module: fx.GraphModule, overrides: Mapping[str, str]) -> tuple[frozenset[str], dict[str, Kept]]:
     """Give the layers that run in int8, and those that stay in float with the reason.
 
     overrides: layer name or fnmatch pattern -> "float". Raises RecipeError for another format, and for a pattern that
     names no layer.
     """
-    layers = [node for node in graph.nodes if node.target in LAYERS]
-    names = sorted({layer_name(node) for node in layers})
+    layers = [node for node in module.graph.nodes if node.target in LAYERS]
+    owners = {node: layer_name(module, node) for node in layers}
+    names = sorted(set(owners.values()))
     for pattern, number_format in overrides.items():
         if number_format != "float":
             raise RecipeError(f"Quantize: overrides[{pattern!r}]={number_format!r} is unknown; use 'float'")
         if not any(fnmatchcase(name, pattern) for name in names):
             raise RecipeError(f"Quantize: overrides[{pattern!r}] names no layer; the layers are {', '.join(names)}")
     kept: dict[str, Kept] = {}
-    for node in layers:
+    for node, name in owners.items():
         weight, x = node.args[1], node.args[0]
-        if any(fnmatchcase(layer_name(node), pattern) for pattern in overrides):
-            kept[node.name] = Kept(f"{layer_name(node)} stays in float as the recipe says", asked=True)
+        if any(fnmatchcase(name, pattern) for pattern in overrides):
+            kept[node.name] = Kept(name, "the recipe says so", asked=True)
         elif not (isinstance(weight, fx.Node) and weight.op == "get_attr"):
-            kept[node.name] = Kept(f"{node.name} stays in float: its weight is computed, not stored")
+            kept[node.name] = Kept(name, "its weight is computed, not stored")
         elif not isinstance(x, fx.Node) or x.meta["val"].ndim < 2 or x.meta["val"].dtype != torch.float32:
-            kept[node.name] = Kept(f"{layer_name(node)} stays in float: its input has no batch of float32 values")
+            kept[node.name] = Kept(name, "its input has no batch of float32 values")
     return frozenset(node.name for node in layers if node.name not in kept), kept
 
 
@@ -128,18 +125,6 @@ def make_plan(graph: fx.Graph, layers: frozenset[str], kept: Mapping[str, Kept])
         else:
             stored[node.name] = node.name
     return Plan(layers, frozenset(operators), stored, dict(kept))
-
-
-def float_operators(graph: fx.Graph, plan: Plan) -> dict[str, list[str]]:
-    """Operators that compute in float though the recipe did not ask for it: operator -> names of its nodes."""
-    found: dict[str, list[str]] = {}
-    for node in graph.nodes:
-        value = node.meta.get("val")
-        computes = isinstance(node.target, torch._ops.OpOverload) and node.target not in MOVES
-        planned = node.name in plan.layers or node.name in plan.operators or node.name in plan.kept
-        if computes and not planned and isinstance(value, torch.Tensor) and value.is_floating_point():
-            found.setdefault(node.target._schema.name.partition("::")[2], []).append(node.name)
-    return found
 
 
 def _from_int8(graph: fx.Graph, layers: frozenset[str]) -> set[fx.Node]:

@@ -9,12 +9,14 @@ from torch import fx
 from penjing.errors import RecipeError, WorkloadError
 from penjing.recipe import Quantize
 from penjing.structure import Captured, GraphModel, capture
+from penjing.techniques.quantize.account import float_account
 from penjing.techniques.quantize.calibrate import Inputs, observe, signal_to_noise_db
 from penjing.techniques.quantize.fold import fold_batch_norms
 from penjing.techniques.quantize.graph import flatten_linears, functionalize, pool_globally
 from penjing.techniques.quantize.insert import insert
+from penjing.techniques.quantize.layers import int8_layers
 from penjing.techniques.quantize.observers import OBSERVERS
-from penjing.techniques.quantize.plan import Plan, choose_layers, float_operators, make_plan
+from penjing.techniques.quantize.plan import Plan, choose_layers, make_plan
 from penjing.techniques.state import Context, State
 from penjing.workload import Batch, Workload
 
@@ -58,7 +60,11 @@ def run(state: State, step: Quantize, context: Context) -> State:
             f"ranges by {method}{' (kept)' if method == best else ''}: outputs {decibel:.1f} dB above their error "
             f"on {sum(b.size for b in held_out)} held-out samples",
         )
-    return _log_float(state, step, captured.module.graph, plan)
+    names = (name or "the model" for name in int8_layers(state.model))
+    state = state.log(step.key, f"what runs in int8: {', '.join(names)}")
+    for sentence, fell_back in float_account(captured.module, plan):
+        state = state.log(step.key, sentence, fell_back=fell_back)
+    return state
 
 
 def prepare(module: fx.GraphModule, overrides: Mapping[str, str]) -> tuple[Plan, int]:
@@ -69,9 +75,12 @@ def prepare(module: fx.GraphModule, overrides: Mapping[str, str]) -> tuple[Plan,
     functionalize(module)
     folds = fold_batch_norms(module)
     pool_globally(module)
-    layers, kept = choose_layers(module.graph, overrides)
+    layers, kept = choose_layers(module, overrides)
     if not layers:
-        why = "; ".join(row.reason for row in kept.values()) or "it has no convolution and no linear"
+        why = (
+            "; ".join(f"{row.module} stays in float: {row.reason}" for row in kept.values())
+            or "it has no convolution and no linear"
+        )
         raise RecipeError(f"Quantize: nothing of the model can run in int8: {why}")
     flatten_linears(module, layers)
     return make_plan(module.graph, layers, kept), folds
@@ -107,12 +116,3 @@ def _split(batches: Sequence[Batch]) -> tuple[list[Batch], list[Batch]]:
 def _flat(captured: Captured, batches: Sequence[Batch], device: torch.device | None) -> list[Inputs]:
     moved = [batch.to(device) if device is not None else batch for batch in batches]
     return [captured.flatten(batch.args, batch.kwargs) for batch in moved]
-
-
-def _log_float(state: State, step: Quantize, graph: fx.Graph, plan: Plan) -> State:
-    for kept in plan.kept.values():
-        state = state.log(step.key, kept.reason, fell_back=not kept.asked)
-    for operator, names in float_operators(graph, plan).items():
-        shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-        state = state.log(step.key, f"{operator} stays in float: {shown}", fell_back=True)
-    return state
