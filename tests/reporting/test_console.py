@@ -39,7 +39,9 @@ def test_it_tells_what_matters(report: ReportData) -> None:
 
 def test_the_verdict_is_said_in_words(reports: dict[str, ReportData]) -> None:
     for name, word in (("pass", "✓ Pass"), ("undecided", "? Undecided"), ("fail", "✗ Fail"), ("bare", "- Not judged")):
-        assert word in printed(reports[name])
+        text = printed(reports[name])
+        assert word in text
+        assert text.count(word.partition(" ")[2]) == 1
     assert "Before and after" not in printed(reports["bare"])
 
 

@@ -4,6 +4,7 @@ import re
 
 from penjing.reporting import ReportData
 from penjing.reporting.markdown import escape, render_markdown, table
+from penjing.reporting.words import verdict_words
 
 
 def cells(line: str) -> int:
@@ -23,7 +24,14 @@ def test_it_tells_the_verdict_first(reports: dict[str, ReportData]) -> None:
     for name, mark in (("pass", "✓ Pass"), ("undecided", "? Undecided"), ("fail", "✗ Fail"), ("empty", "- Not judged")):
         title, verdict = render_markdown(reports[name]).split("\n\n")[:2]
         assert title.startswith("# ResNet-20")
-        assert verdict == f"**{mark}.** {escape(reports[name].verdict.sentence)}"
+        assert verdict == f"**{mark}.** {escape(verdict_words(reports[name].verdict))}"
+
+
+def test_the_outcome_is_said_once_and_the_scope_has_its_name(reports: dict[str, ReportData]) -> None:
+    text = render_markdown(reports["undecided"])
+    assert "**? Undecided.** The drop lies between" in text
+    assert text.count("Undecided") == 1
+    assert "| Scope | Not other retraining seeds. |" in render_markdown(reports["pass"])
 
 
 def test_hostile_names_are_escaped(hostile: ReportData) -> None:

@@ -102,3 +102,10 @@ def test_drop_and_power(report: ReportData, reports: dict[str, ReportData]) -> N
 def test_unsafe_characters_are_shown_as_a_mark() -> None:
     assert w.one_line("a\x00b\x1b[0m\u202ec\r\nd\x85") == "a\ufffdb\ufffd[0m\ufffdc d\ufffd"
     assert w.safe("two\r\nlines") == "two\nlines"
+
+
+def test_the_outcome_is_taken_off_the_sentence_and_nothing_else(reports: dict[str, ReportData]) -> None:
+    verdict = reports["pass"].verdict
+    said = verdict.model_copy(update={"sentence": "Pass: accuracy rises; Pass: is no word of this."})
+    assert w.verdict_words(said) == "Accuracy rises; Pass: is no word of this."
+    assert w.verdict_words(verdict.model_copy(update={"sentence": "Nothing is judged."})) == "Nothing is judged."

@@ -26,7 +26,7 @@ def print_summary(data: ReportData, console: "Console") -> None:
     from rich.text import Text
 
     outcome = data.verdict.outcome
-    body = Text(f"{words.one_line(data.verdict.sentence)}\n\n{words.headline(data)}\n")
+    body = Text(f"{words.one_line(words.verdict_words(data.verdict))}\n\n{words.headline(data)}\n")
     body.append(f"Contract: {words.one_line(data.contract)}\n{words.power_words(data.power)}", style="dim")
     title = Text(f"{SIGNS[outcome]} {words.OUTCOMES[outcome]}: {words.one_line(data.title, most=48)}")
     console.print(Panel(body, title=title, title_align="left", border_style=STYLES[outcome], padding=(1, 2)))

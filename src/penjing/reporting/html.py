@@ -60,6 +60,7 @@ def render_html(data: ReportData) -> str:
         css=Markup(css),
         policy=content_policy(css),
         outcome=words.OUTCOMES[data.verdict.outcome],
+        verdict_words=words.verdict_words(data.verdict),
         result_title=RESULT_TITLES[data.verdict.outcome],
         headline=words.headline(data),
         leading=words.leading_rows(data),

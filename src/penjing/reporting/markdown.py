@@ -19,7 +19,7 @@ def render_markdown(data: ReportData) -> str:
     facts = (*data.commands, *data.machine, *data.versions, *data.hashes)
     parts = [
         f"# {escape(data.title)}",
-        f"**{SIGNS[outcome]} {outcome}.** {escape(verdict.sentence)}",
+        f"**{SIGNS[outcome]} {outcome}.** {escape(words.verdict_words(verdict))}",
         escape(words.headline(data)),
         f"Contract: {escape(data.contract)}",
         escape(words.power_words(data.power)),
@@ -104,7 +104,7 @@ def _evidence(verdict: Judgement) -> list[tuple[str, str]]:
         ("Looks at this certificate", words.whole(verdict.looks)),
     ]
     rows += [(limit.what, f"{HELD[limit.held]}: {_cell(limit.found, limit.unit)}") for limit in verdict.limits]
-    return rows + [("It covers", assumption) for assumption in verdict.assumptions]
+    return rows + [("Scope", assumption) for assumption in verdict.assumptions]
 
 
 def _cell(figure: Figure, unit: Unit) -> str:

@@ -207,6 +207,12 @@ def drop_words(verdict: Judgement) -> str:
     return f"{text}; {allowed}"
 
 
+def verdict_words(verdict: Judgement) -> str:
+    """Give the sentence of a verdict as it stands next to its outcome, which is not said twice."""
+    sentence = verdict.sentence.removeprefix(f"{OUTCOMES[verdict.outcome]}: ")
+    return sentence[:1].upper() + sentence[1:]
+
+
 def power_words(power: Power) -> str:
     """Say, as was told before training, what this certificate can decide."""
     changed = amount(power.discordance, Unit.SHARE)
