@@ -109,14 +109,85 @@ def test_short_floats_are_proven_in_double(dtype: torch.dtype) -> None:
     assert prove(coupling, cut_in_place(model, done.surgery), {"0": [1, 2]}).passed
 
 
-def test_casts_inside_the_model_do_not_spoil_the_precision() -> None:
-    class Casting(nn.Module):
+class Casting(nn.Module):
+    """Casts as models make them, by every spelling; `spelling` says which."""
+
+    def __init__(self, spelling: str = "float") -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(4, 8), nn.Linear(8, 3)
+        self.spelling = spelling
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = F.relu(self.a(x))
+        match self.spelling:
+            case "float":
+                h = h.float()
+            case "to":
+                h = h.to(torch.float32).to(dtype=torch.float32)
+            case "type":
+                h = h.type(torch.float32)
+            case "dtype of a sum":
+                h = h * h.sum(-1, keepdim=True, dtype=torch.float32)
+            case "dtype of a softmax":
+                h = h * F.softmax(h[:, :1], dim=0, dtype=torch.float32)
+            case "created":
+                h = h * torch.linspace(0, 1, len(x), dtype=torch.float32)[:, None]
+            case "created by default":
+                h = h + F.linear(torch.zeros(len(x), 4), self.a.weight) + torch.full((len(x), 1), 0.1)
+            case "a constant":
+                h = h * torch.tensor(0.1) + (x @ torch.tensor([0.1, 0.2, 0.3, 0.4]))[:, None]
+            case "short":
+                h = h.bfloat16()
+        return self.b(h.to(self.b.weight.dtype))
+
+
+SPELLINGS = (
+    "float",
+    "to",
+    "type",
+    "dtype of a sum",
+    "dtype of a softmax",
+    "created",
+    "created by default",
+    "a constant",
+    "short",
+)
+
+
+@pytest.mark.parametrize("spelling", SPELLINGS)
+def test_casts_inside_the_model_do_not_spoil_the_precision(spelling: str) -> None:
+    model = Casting(spelling)
+    coupling = couple(model, torch.randn(2, 4))
+    done = cut(coupling, {"a": [1, 2]})
+    assert prove(coupling, done, {"a": [1, 2]}).passed
+    assert prove(coupling, cut_in_place(copy.deepcopy(model), done.surgery), {"a": [1, 2]}).passed
+
+
+def test_a_tiny_mistake_behind_a_cast_is_seen_in_place() -> None:
+    model = Casting()
+    coupling = couple(model, torch.randn(2, 4))
+    wrong = cut_in_place(copy.deepcopy(model), cut(coupling, {"a": [1, 2]}).surgery)
+    with torch.no_grad():
+        wrong.b.weight.mul_(1 + 1e-6)
+    assert not prove(coupling, wrong, {"a": [1, 2]}).passed
+
+
+def test_a_normalisation_in_single_precision_keeps_its_class() -> None:
+    """The common root mean square norm: computed in float32 whatever the input, and cast back."""
+
+    class RMSNorm(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.a, self.b = nn.Linear(4, 8), nn.Linear(8, 3)
+            self.weight = nn.Parameter(torch.randn(6))
 
         def forward(self, x: Tensor) -> Tensor:
-            return self.b(F.relu(self.a(x).float()).to(self.b.weight.dtype))
+            y = x.float()
+            y = y * torch.rsqrt(y.square().mean(-1, keepdim=True) + 1e-6)
+            return self.weight * y.type_as(x)
 
-    coupling = couple(Casting(), torch.randn(2, 4))
-    assert prove(coupling, cut(coupling, {"a": [1, 2]}), {"a": [1, 2]}).passed
+    model = nn.Sequential(nn.Linear(4, 6), RMSNorm(), nn.Linear(6, 8), nn.SiLU(), nn.Linear(8, 2))
+    coupling = couple(model, torch.randn(2, 4))
+    done = cut(coupling, {"2": [0, 5]})
+    proof = prove(coupling, cut_in_place(copy.deepcopy(model), done.surgery), {"2": [0, 5]})
+    assert proof.passed
+    assert proof.max_relative_difference < 1e-12
