@@ -65,7 +65,7 @@ def _chosen(by: Mapping[str, list[Event]], base: Event, done: Sequence[Event]) -
         return next((event for event in done if event["hash"] == by["finish"][-1]["chosen"]), base)
     objective, allowed = base["contract"]["objective"], base["contract"]["max_drop"]
     within = [event for event in done if event["limits_hold"] and event["drop"] <= allowed]
-    return min(within, key=lambda event: event[objective], default=base)
+    return min([base, *within], key=lambda event: event[objective])
 
 
 def _unit(base: Event) -> Unit:
@@ -140,7 +140,7 @@ def _rows(base: Event, chosen: Event, verdict: Mapping[str, Any] | None) -> tupl
                 before=_latency(before),
                 after=_latency(after),
                 factor=Figure.of(ratio["value"], ratio["low"], ratio["high"]) if ratio else None,
-                method=f"median of interleaved blocks in {base['runtime']}, {before['threads']} thread(s)",
+                method=f"{base['runtime']}, {before['threads']} thread(s); the factor compares running times, measured in turns",
             )
         )
     counted = (
@@ -173,7 +173,8 @@ def _metric_row(base: Event, chosen: Event, verdict: Mapping[str, Any] | None) -
 
 
 def _latency(latency: Mapping[str, Any]) -> Figure:
-    noisy = ", noisy" if latency["noise"] else ""
+    running = f": {latency['cpu_ms']:.3g} ms running" if latency.get("cpu_ms") is not None else ""
+    noisy = f", noisy{running}" if latency["noise"] else ""
     note = f"p95 {latency['p95_ms']:.3g} ms{noisy}"
     return Figure.of(latency["median_ms"], latency["low_ms"], latency["high_ms"], note)
 
