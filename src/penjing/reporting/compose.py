@@ -140,7 +140,7 @@ def _rows(base: Event, chosen: Event, verdict: Mapping[str, Any] | None) -> tupl
                 before=_latency(before),
                 after=_latency(after),
                 factor=Figure.of(ratio["value"], ratio["low"], ratio["high"]) if ratio else None,
-                method=f"{base['runtime']}, {before['threads']} thread(s); the factor compares running times, measured in turns",
+                method=f"{base['runtime']}, {before['threads']} thread(s); factor: running times, measured in turns",
             )
         )
     counted = (
