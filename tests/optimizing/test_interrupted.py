@@ -156,10 +156,12 @@ def test_kill_at_any_instant(finished: Run, weights: Path, tmp_path: Path) -> No
         *lines, _torn = journal().split(b"\n")
         assert lines[: len(acknowledged)] == acknowledged, "what was acknowledged stays"
         acknowledged = lines
-        assert lines, "the original has been measured"
+        assert lines, "the run has begun"
         best = read_best(folder)
-        assert best is not None
-        load(best.path / "artifact")
+        if b'"baseline"' in journal():
+            assert best is not None, "the original has been measured"
+        if best is not None:
+            load(best.path / "artifact")
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 

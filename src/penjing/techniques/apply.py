@@ -27,21 +27,18 @@ from penjing.workload import ExampleInputs, Workload
 class Technique:
     """How a step is carried out.
 
-    run: (state, step, context) -> state. requires: the pattern that a runtime must be able to use for the step to make
-    anything faster, None where the model simply gets smaller. needs: what the workload must bring. last: whether only
-    steps that keep the weights as they are may follow.
+    run: (state, step, context) -> state. needs: what the workload must bring. last: whether no step may follow.
     """
 
     run: Callable[[State, Any, Context], State]
-    requires: str | None = None
     needs: frozenset[str] = frozenset()
     last: bool = False
 
 
 TECHNIQUES: dict[type[Step], Technique] = {
     PruneChannels: Technique(prune.run),
-    Sparsify: Technique(sparsify.run, requires="unstructured"),
-    Quantize: Technique(quantize.run, requires="int8", needs=frozenset({"calibration"}), last=True),
+    Sparsify: Technique(sparsify.run),
+    Quantize: Technique(quantize.run, needs=frozenset({"calibration"}), last=True),
     Finetune: Technique(recover, needs=frozenset({"train"})),
 }
 

@@ -27,6 +27,7 @@ from penjing.structure.rules import is_shape
 from penjing.techniques.prune.rows import CONV, LINEAR, Places, draw_places, has_rows, inputs_at, outputs_at
 from penjing.workload import Batch
 
+GAIN = 0.95  # a smaller gain on few held-out samples may be none
 _ROWS = 20_000  # of one layer's regression, held-out ones included
 _SAMPLES = 4_096
 _ELEMENTS = 2**26  # of the largest activation, over all batches: 256 MiB in single precision
@@ -147,14 +148,14 @@ def install(module: nn.Module, weights: Mapping[str, Tensor]) -> None:
 def _refit_layer(
     batches: Sequence[tuple[Tensor, Tensor, Tensor]], initial: Tensor, alive: Tensor | None, ridge: float
 ) -> tuple[Tensor, float, float] | None:
-    """Fit on the rows that are not held out; give weights and held-out errors, None where they are no better."""
+    """Fit on the rows that are not held out; give weights and held-out errors, None where they gain too little."""
     x, y, held = (torch.cat(parts) for parts in zip(*batches, strict=True))
     if held.all() or not held.any():
         return None
     fitted = ridge_fit(x[~held], y[~held], initial, ridge, alive)
     x, y = x[held].double(), y[held].double()
     before, after = (float((x @ w.T - y).norm() / y.norm().clamp_min(1e-30)) for w in (initial, fitted))
-    return (fitted, before, after) if after < before else None
+    return (fitted, before, after) if after < GAIN * before else None
 
 
 def _rows(node: fx.Node, runner: fx.Interpreter, sample: Sample, surgery: Surgery) -> tuple[Tensor, Tensor, Tensor]:
