@@ -180,3 +180,7 @@ def test_what_is_no_better_than_the_original_is_not_judged() -> None:
 def test_a_fast_but_failed_candidate_does_not_keep_others_from_training() -> None:
     events = [BASELINE, LATTICE, probe(1, 6.0, 50), probe(2, 5.0, 40), probe(3, 3.0, 20), candidate(0, 0.5, 1.0)]
     assert plan(events) == Recover(1)
+
+
+def test_among_equal_drops_the_gentler_is_the_safer() -> None:
+    assert finalists([candidate(0, 0.001, 5.0), candidate(1, 0.001, 8.0)], BASELINE, LATTICE) == ("h1", "h0")
