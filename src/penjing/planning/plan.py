@@ -149,9 +149,9 @@ def worthwhile(probes: Sequence[Event], had: Sequence[Event], objective: str) ->
 def finalists(done: Sequence[Event], baseline: Event, lattice: Event) -> tuple[str, ...]:
     """Give the candidates to judge: better than the original, within the contract on the search split, safe ones first.
 
-    Safe is a small drop on the search split and, among equal drops, a small gain. A candidate that is no better in the objective than a safer one is left
-    out. Where none is within the contract, the one that lost least is judged all the same: best effort, told as such.
-    Nothing is judged where nothing is better than the original: then the original ships.
+    Safe is a small drop on the search split and, among equal drops, a small gain. A candidate that is no better in the
+    objective than a safer one is left out. Where none is within the contract, the one that lost least is judged all the
+    same: best effort, told as such. Nothing is judged where nothing is better than the original: then that ships.
     """
     objective = lattice["objective"]
     better = [event for event in done if event[objective] < GAIN * baseline[objective]]
