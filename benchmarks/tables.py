@@ -80,6 +80,21 @@ def quantize_peer(data: dict[str, Any]) -> list[str]:
     return [f"Model: {data['model']}.", "", *rows]
 
 
+def widths(data: dict[str, Any]) -> list[str]:
+    rows = ["| outside | inside | MMACs | fp32, batch 1 | fp32, batch 32 | int8, batch 1 | int8, batch 32 |"]
+    rows.append("|---|---|---|---|---|---|---|")
+    for row in data["rows"]:
+        outside, inside = ("/".join(map(str, row[key])) for key in ("outside", "inside"))
+        cells = " | ".join(ratio(row[kind][n]["faster_than_dense"]) for kind in ("fp32", "int8") for n in ("1", "32"))
+        rows.append(f"| {outside} | {inside} | {row['macs'] / 1e6:.1f} | {cells} |")
+    return [
+        "How much faster than the dense network of the same format (16/32/64), by width of the residual stream "
+        f"(outside) and within the blocks (inside); random weights, {data['seconds']} s for each figure.",
+        "",
+        *rows,
+    ]
+
+
 def demo(data: dict[str, Any]) -> list[str]:
     faster = ", ".join(f"{ratio(value)} at batch {n}" for n, value in data["faster_by"].items())
     return [
@@ -95,6 +110,7 @@ def verdict_size(_: dict[str, Any]) -> list[str]:
 SECTIONS: dict[str, tuple[str, Callable[[dict[str, Any]], list[str]]]] = {
     "resnet20_fashion": ("ResNet-20 on Fashion-MNIST", resnet20_fashion),
     "demo": ("The demo", demo),
+    "widths": ("What widths cost", widths),
     "quantize_peer": ("Static int8 beside ONNX Runtime's own tool", quantize_peer),
     "import_time": ("Import time", import_time),
     "profile_speed": ("Profile", profile_speed),
