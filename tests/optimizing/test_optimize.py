@@ -61,6 +61,18 @@ def test_the_best_model_can_be_deployed(finished: Run, weights: Path) -> None:
     assert samples.value == chosen["value"]
 
 
+def test_the_artefact_that_ships_says_how_it_came_about(finished: Run) -> None:
+    assert finished.verdict is not None
+    manifest = finished.best.manifest
+    chosen = next(event for event in finished.front if event["size_bytes"] == finished.best.size_bytes)
+    assert manifest.recipe == chosen["recipe"]
+    assert manifest.status is Status.CERTIFIED
+    assert manifest.verdict is not None
+    assert manifest.verdict["sentence"] == finished.verdict.sentence()
+    proofs = [row["proof"] for row in chosen["log"] if row["proof"]]
+    assert manifest.surgery_proof == ({"cuts": proofs} if proofs else None)
+
+
 def test_nothing_that_can_be_thrown_away_is_left(finished: Run) -> None:
     assert list((finished.folder / "scratch").iterdir()) == []
 

@@ -348,3 +348,15 @@ def test_every_step_has_a_technique() -> None:
 
     assert set(TECHNIQUES) == set(STEPS.values())
     assert Recipe([cls() for cls in STEPS.values()]).explain()
+
+
+def test_a_saved_model_holds_its_recipe_and_its_proofs(tmp_path: Path) -> None:
+    from penjing.storage import read_manifest
+
+    outcome = apply(network(), PruneChannels(0.5, round_to=None), torch.zeros(2, 1, 8, 8))
+    manifest = read_manifest(outcome.save(tmp_path / "saved"))
+    assert manifest.recipe == outcome.recipe.to_data()
+    assert manifest.surgery_proof is not None
+    assert manifest.surgery_proof["cuts"][0].startswith("proven in float64")
+    untouched = apply(network(), Sparsify(0.5), torch.zeros(2, 1, 8, 8))
+    assert read_manifest(untouched.save(tmp_path / "untouched")).surgery_proof is None

@@ -144,8 +144,7 @@ def judge_one(line: Line, action: Judge) -> None:
     verdict = judge(reference, candidate, line.workload, line.contract, family=line.last("begin")["run"])
     data = {**verdict.to_data(), "sentence": verdict.sentence()}
     status = Status.CERTIFIED if verdict.outcome is Decision.PASS else Status.SEARCH_ESTIMATE
-    sealed = candidate.manifest.model_copy(update={"verdict": data, "status": status})
-    write_manifest(candidate.path, sealed)
+    _seal(candidate, verdict=data, status=status)
     line.write("verdict", hash=action.hash, outcome=str(verdict.outcome), verdict=data)
 
 
@@ -184,7 +183,9 @@ def _deployed(line: Line, name: str, model: nn.Module, outcome: Outcome | None) 
         with atomic_folder(home) as temporary:
             if outcome is not None:
                 outcome.save(temporary / "model", compact=True)
-            line.export(model, temporary / "artifact")
+            exported = line.export(model, temporary / "artifact")
+            if outcome is not None:
+                _seal(exported, recipe=outcome.recipe.to_data(), surgery_proof=outcome.surgery_proof)
     artifact = line.artifact(name)
     against = line.artifact("baseline") if name != "baseline" else None
     batches = sorted({1, example.batch_size}) if _takes_any_batch(artifact) else [example.batch_size]
@@ -201,6 +202,11 @@ def _deployed(line: Line, name: str, model: nn.Module, outcome: Outcome | None) 
         "size_bytes": artifact.size_bytes,
         "memory_bytes": memory(artifact, example).model_bytes,
     }
+
+
+def _seal(artifact: Artifact, **known: Any) -> None:
+    """Write what has become known of an artefact into its manifest."""
+    write_manifest(artifact.path, artifact.manifest.model_copy(update=known))
 
 
 def _takes_any_batch(artifact: Artifact) -> bool:

@@ -37,6 +37,12 @@ class Outcome:
         """Rows of the log that say where a step did less than it was asked."""
         return tuple(row for row in self.log if row.fell_back)
 
+    @property
+    def surgery_proof(self) -> dict[str, list[str]] | None:
+        """What proves each cut, as a manifest holds it; None where nothing was cut."""
+        proofs = [row.proof for row in self.log if row.proof is not None]
+        return {"cuts": proofs} if proofs else None
+
     def save(self, folder: str | Path, *, compact: bool = False) -> Path:
         """Write manifest, weights and what was cut into a folder, atomically; compact packs sparse tensors.
 
@@ -58,6 +64,7 @@ class Outcome:
                 kind="model",
                 status=Status.UNJUDGED,
                 recipe=self.recipe.to_data(),
+                surgery_proof=self.surgery_proof,
                 extra={"graph": self.graph, "log": [asdict(row) for row in self.log]},
             )
             write_manifest(temporary, manifest)
@@ -76,7 +83,8 @@ def restore(model: nn.Module | None, folder: str | Path) -> nn.Module:
 def read_outcome(model: nn.Module | None, folder: str | Path) -> Outcome:
     """Read back all that `Outcome.save` wrote."""
     from penjing.storage import load_tensors, read_manifest
-    from penjing.structure import Surgery, cut_in_place, restore_graph
+    from penjing.structure import Surgery, restore_graph
+    from penjing.structure import restore as restore_in_place
 
     folder = Path(folder)
     manifest = read_manifest(folder)
@@ -92,8 +100,10 @@ def read_outcome(model: nn.Module | None, folder: str | Path) -> Outcome:
     elif model is None:
         raise ArtifactError(f"{folder} was saved from a model of its own class; pass a fresh instance of that class")
     else:
-        rebuilt = cut_in_place(model, surgery) if surgery is not None else model
-        _load(rebuilt, tensors, folder)
+        try:
+            rebuilt = restore_in_place(model, surgery or Surgery({}), tensors)
+        except ArtifactError as problem:
+            raise ArtifactError(f"{folder} does not fit {type(model).__name__}: {problem}") from problem
     return Outcome(
         model=rebuilt,
         log=tuple(LogRow(**row) for row in manifest.extra.get("log", ())),
@@ -102,10 +112,3 @@ def read_outcome(model: nn.Module | None, folder: str | Path) -> Outcome:
         masks=load_tensors(folder / MASKS) if (folder / MASKS).exists() else {},
         graph=graph,
     )
-
-
-def _load(model: nn.Module, tensors: dict[str, Tensor], folder: Path) -> None:
-    try:
-        model.load_state_dict(tensors)
-    except RuntimeError as problem:
-        raise ArtifactError(f"{folder} does not fit {type(model).__name__}: {problem}") from problem
