@@ -6,10 +6,11 @@ capture -> couple -> cut | cut_in_place -> prove -> save_graph | restore_graph
 from penjing.structure.capture import Captured, capture
 from penjing.structure.coupling import Coupling, Frozen, Group, Member, couple
 from penjing.structure.graph_model import GraphModel
+from penjing.structure.in_place import attributes_after, cut_in_place
 from penjing.structure.proof import Proof, prove
 from penjing.structure.restore import restore, restore_graph, save_graph
 from penjing.structure.rules import register_rule
-from penjing.structure.surgery import Cut, Surgery, cut, cut_in_place
+from penjing.structure.surgery import Cut, Surgery, cut
 
 __all__ = [
     "Captured",
@@ -21,6 +22,7 @@ __all__ = [
     "Member",
     "Proof",
     "Surgery",
+    "attributes_after",
     "capture",
     "couple",
     "cut",

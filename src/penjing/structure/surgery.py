@@ -2,8 +2,8 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -11,26 +11,29 @@ from numpy.typing import NDArray
 from torch import Tensor, fx, nn
 
 from penjing.errors import ArtifactError, ShapeError
-from penjing.structure.attributes import set_attributes
 from penjing.structure.capture import Captured
 from penjing.structure.coupling import Coupling, Removal, Units
 from penjing.structure.graph_model import GraphModel
 from penjing.structure.rules import Ruling
 
 Indices = NDArray[np.int64]
+Size: TypeAlias = int | tuple[int, ...]
 
 
 @dataclass(frozen=True)
 class Surgery:
     """What was kept of the original: parameter or buffer name -> dimension -> kept indices, in order.
 
-    Names are those of the original's state_dict. Tensors and dimensions that are whole are not listed.
+    Names are those of the original's state_dict. Tensors and dimensions that are whole are not listed. `attributes` are
+    the numbers that the original's modules hold beside their tensors, as they are after a cut in place:
+    {"layers.0.attention.num_heads": 3}.
 
     >>> Surgery({"fc.weight": {1: np.array([0, 2])}}).to_json()
     '{"schema": 1, "parameters": {"fc.weight": {"1": [0, 2]}}}'
     """
 
     kept: Mapping[str, Mapping[int, Indices]]
+    attributes: Mapping[str, Size] = field(default_factory=dict)
 
     def slice(self, name: str, tensor: Tensor) -> Tensor:
         """What is left of a tensor of the original's shape: the same object where it is whole, else a new tensor."""
@@ -55,14 +58,15 @@ class Surgery:
             for dim, indices in dims.items():
                 before = kept.setdefault(name, {}).get(dim)
                 kept[name][dim] = indices if before is None else before[indices]
-        return Surgery(kept)
+        return Surgery(kept, {**self.attributes, **other.attributes})
 
     def to_json(self) -> str:
-        """The surgery as text: {"schema": 1, "parameters": {name: {"0": [...]}}}."""
+        """The surgery as text: {"schema": 1, "parameters": {name: {"0": [...]}}, "attributes": {name: 3}}."""
         parameters = {
             name: {str(dim): indices.tolist() for dim, indices in dims.items()} for name, dims in self.kept.items()
         }
-        return json.dumps({"schema": 1, "parameters": parameters})
+        attributes = {"attributes": dict(self.attributes)} if self.attributes else {}
+        return json.dumps({"schema": 1, "parameters": parameters, **attributes})
 
     @classmethod
     def from_json(cls, text: str) -> "Surgery":
@@ -75,9 +79,17 @@ class Surgery:
                 str(name): {int(dim): _indices(name, indices) for dim, indices in dims.items()}
                 for name, dims in data["parameters"].items()
             }
+            attributes = {str(name): _size(name, value) for name, value in data.get("attributes", {}).items()}
         except (ValueError, KeyError, TypeError, AttributeError) as problem:
             raise ArtifactError(f"this is no surgery ({problem}); give the text of a surgery.json") from problem
-        return cls(kept)
+        return cls(kept, attributes)
+
+
+def _size(name: str, value: Any) -> Size:
+    sizes = value if isinstance(value, list) else [value]
+    if not all(type(size) is int and size >= 0 for size in sizes):
+        raise ValueError(f"the attribute {name} must be a whole number or a list of some, not {value!r}")
+    return tuple(sizes) if isinstance(value, list) else int(value)
 
 
 def _indices(name: str, values: Any) -> Indices:
@@ -156,13 +168,19 @@ def copy_graph(graph: fx.Graph) -> fx.Graph:
 
 
 def rewrite(node: fx.Node, ruling: Ruling, removal: Removal) -> None:
-    """Write the constants of a call anew: arguments keep their place, defaults become keywords."""
+    """Write the constants of a call anew."""
+    node.target, node.args, node.kwargs = rewritten(node, ruling, removal)
+
+
+def rewritten(
+    node: fx.Node, ruling: Ruling, removal: Removal
+) -> tuple[fx.node.Target, tuple[Any, ...], dict[str, Any]]:
+    """A call after a cut, target, arguments and keywords: arguments keep their place, defaults become keywords."""
     values = {name: removal.evaluate(value) for name, value in ruling.constants.items()}
     nodes = {source.name: source for source in node.all_input_nodes}
     values = {name: fx.node.map_arg(value, lambda source: nodes[source.name]) for name, value in values.items()}
     if ruling.target is not None:
-        node.target, node.args, node.kwargs = ruling.target, tuple(values.values()), {}
-        return
+        return ruling.target, tuple(values.values()), {}
     assert isinstance(node.target, torch._ops.OpOverload)
     names = [argument.name for argument in node.target._schema.arguments]
     args = list(node.args)
@@ -173,16 +191,17 @@ def rewrite(node: fx.Node, ruling: Ruling, removal: Removal) -> None:
             args[place] = value
         else:
             kwargs[name] = value
-    node.args, node.kwargs = tuple(args), kwargs
+    return node.target, tuple(args), kwargs
 
 
 def slice_tensors(tensors: Mapping[str, Tensor], surgery: Surgery) -> dict[str, Tensor]:
     """Every tensor after a surgery; tied ones stay tied, whole ones stay the same object."""
     done: dict[int, Tensor] = {}
-    return {name: _slice(name, tensor, surgery, done) for name, tensor in tensors.items()}
+    return {name: slice_tensor(name, tensor, surgery, done) for name, tensor in tensors.items()}
 
 
-def _slice(name: str, tensor: Tensor, surgery: Surgery, done: dict[int, Tensor]) -> Tensor:
+def slice_tensor(name: str, tensor: Tensor, surgery: Surgery, done: dict[int, Tensor]) -> Tensor:
+    """One tensor after a surgery; `done` remembers, by the id of the original, what tied ones became."""
     if name not in surgery.kept:
         return tensor
     if id(tensor) not in done:
@@ -191,38 +210,3 @@ def _slice(name: str, tensor: Tensor, surgery: Surgery, done: dict[int, Tensor])
             smaller = nn.Parameter(smaller, requires_grad=tensor.requires_grad)
         done[id(tensor)] = smaller
     return done[id(tensor)]
-
-
-def cut_in_place(model: nn.Module, surgery: Surgery) -> nn.Module:
-    """Cut the model itself, by the names of its state_dict: pass a copy to keep the original.
-
-    Sliced parameters are new objects (an optimizer must be made anew) that keep dtype, device and requires_grad; tied
-    ones stay tied. Standard modules have their attributes (out_channels, in_features, groups ...) set right. The class,
-    its hooks and its code stay; whether its code still runs at the new widths is for `prove` to say.
-
-    Raises ShapeError when the surgery does not fit the model.
-
-    >>> model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
-    >>> cut_in_place(model, Surgery({"0.weight": {0: np.array([0, 2])}, "0.bias": {0: np.array([0, 2])},
-    ...     "2.weight": {1: np.array([0, 2])}}))
-    Sequential(
-      (0): Linear(in_features=3, out_features=2, bias=True)
-      (1): ReLU()
-      (2): Linear(in_features=2, out_features=2, bias=True)
-    )
-    """
-
-    done: dict[int, Tensor] = {}
-    replaced: list[Tensor] = []  # kept alive, so that no id in `done` is used twice
-    for path, module in model.named_modules():
-        for slots in (module._parameters, module._buffers):
-            for key, tensor in slots.items():
-                name = f"{path}.{key}" if path else key
-                if tensor is not None and name in surgery.kept:
-                    replaced.append(tensor)
-                    slots[key] = _slice(name, tensor, surgery, done)
-    for path, module in model.named_modules():
-        prefix = f"{path}." if path else ""
-        kept = {name.removeprefix(prefix): dims for name, dims in surgery.kept.items() if name.startswith(prefix)}
-        set_attributes(module, kept)
-    return model
