@@ -11,6 +11,7 @@ from penjing.structure.proof import Proof, prove
 from penjing.structure.restore import restore, restore_graph, save_graph
 from penjing.structure.rules import register_rule
 from penjing.structure.surgery import Cut, Surgery, cut
+from penjing.structure.uses import Use, attribute_uses
 
 __all__ = [
     "Captured",
@@ -22,6 +23,8 @@ __all__ = [
     "Member",
     "Proof",
     "Surgery",
+    "Use",
+    "attribute_uses",
     "attributes_after",
     "capture",
     "couple",

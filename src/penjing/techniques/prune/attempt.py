@@ -1,14 +1,17 @@
 """Make a cut and prove it: in the user's own class where it can be, else as a rewritten graph, else not at all."""
 
 import copy
-from collections.abc import Mapping
-from dataclasses import dataclass
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from torch import nn
 
-from penjing.structure import Coupling, Cut, Proof, cut, cut_in_place, prove
+from penjing.structure import Coupling, Cut, Proof, Use, attribute_uses, attributes_after, cut, cut_in_place, prove
 from penjing.techniques.prune.select import Units
 from penjing.techniques.state import State
+
+PROOFS = 24  # spent, at most, on finding what the user's own class lets go
 
 
 @dataclass(frozen=True)
@@ -27,33 +30,117 @@ class Attempt:
     refused: str = ""
 
 
-def attempt(state: State, coupling: Coupling, removed: Mapping[str, Units], prefer: str) -> Attempt:
-    """Make one cut, in place where preferred and proven, else in the graph."""
-    done = cut(coupling, removed)
-    refused = ""
-    if prefer == "module" and not state.graph:
-        module = cut_in_place(copy.deepcopy(state.model), done.surgery)
-        proof = prove(coupling, module, removed)
-        if proof.passed:
-            return Attempt(removed, done, module, proof, graph=False)
-        refused = proof.what
-    return Attempt(removed, done, done.module, prove(coupling, done.module, removed), graph=True, refused=refused)
+Try = Callable[[Mapping[str, Units]], Attempt]
 
 
 def largest_proven(
-    state: State, coupling: Coupling, removed: Mapping[str, Units], prefer: str
+    state: State, coupling: Coupling, removed: Mapping[str, Units], prefer: str, *, eager_safe: bool = False
 ) -> tuple[Attempt | None, dict[str, str]]:
-    """Cut and prove; where the whole cut fails, keep the groups whose cuts pass one by one.
+    """Make the whole cut where it can be proven, else as much of it as can.
 
-    Give what passed, None where nothing did, and why each of the other groups failed.
+    With prefer="module" the user's own class is cut where that passes; else the graph is. With eager_safe the class
+    stays the user's whatever it costs: groups that it cannot lose are left whole. Give what passed, None where nothing
+    did, and why each of the other groups failed.
     """
-    whole = attempt(state, coupling, removed, prefer)
+    refused = ""
+    if prefer == "module" and not state.graph:
+        in_place = _in_place(state, coupling)
+        whole = in_place(removed)
+        if whole.proof.passed:
+            return whole, {}
+        if eager_safe:
+            return bisect(in_place, removed)
+        refused = whole.proof.what
+    done, failed = _as_graph(coupling, removed)
+    return (None if done is None else replace(done, refused=refused)), failed
+
+
+def _in_place(state: State, coupling: Coupling) -> Try:
+    uses = _uses(state.model, coupling)
+
+    def attempt(removed: Mapping[str, Units]) -> Attempt:
+        done = cut(coupling, removed)
+        attributes = attributes_after(state.model, uses, coupling, removed)
+        done = replace(done, surgery=replace(done.surgery, attributes=attributes))
+        module = cut_in_place(copy.deepcopy(state.model), done.surgery)
+        return Attempt(removed, done, module, prove(coupling, module, removed), graph=False)
+
+    return attempt
+
+
+def _uses(model: nn.Module, coupling: Coupling) -> tuple[Use, ...]:
+    try:
+        return attribute_uses(model, coupling.captured)
+    except Exception:  # a forward may insist on the type of its numbers; its class is then tried as it is
+        return ()
+
+
+def _as_graph(coupling: Coupling, removed: Mapping[str, Units]) -> tuple[Attempt | None, dict[str, str]]:
+    """Cut the graph; where the whole cut fails, keep the groups whose cuts pass one by one."""
+
+    def attempt(removed: Mapping[str, Units]) -> Attempt:
+        done = cut(coupling, removed)
+        return Attempt(removed, done, done.module, prove(coupling, done.module, removed), graph=True)
+
+    whole = attempt(removed)
     if whole.proof.passed:
         return whole, {}
-    alone = {name: attempt(state, coupling, {name: units}, prefer).proof for name, units in removed.items()}
+    alone = {name: attempt({name: units}).proof for name, units in removed.items()}
     failed = {name: proof.what for name, proof in alone.items() if not proof.passed}
     passed = {name: units for name, units in removed.items() if name not in failed}
     if not passed:
         return None, failed
-    together = attempt(state, coupling, passed, prefer)
+    together = attempt(passed)
     return (together, failed) if together.proof.passed else (None, failed | dict.fromkeys(passed, together.proof.what))
+
+
+def bisect(attempt: Try, removed: Mapping[str, Units], proofs: int = PROOFS) -> tuple[Attempt | None, dict[str, str]]:
+    """Find a large part of a cut that passes where the whole does not, by halves, in a bounded number of proofs.
+
+    Groups at the same place of repeated layers (`layers.0.mlp`, `layers.1.mlp`) nearly always share their fate: they
+    are tried together, and one by one only where the first of them passes alone. What was not tried when the proofs are
+    spent is left whole. Give the largest part that passed, and why each of the other groups did not.
+    """
+    best: Attempt | None = None
+    refused: dict[str, str] = {}
+    left, why = proofs, ""
+
+    def passes(names: Sequence[str]) -> bool:
+        nonlocal best, left, why
+        if not left:
+            why = f"not tried: {proofs} proofs were spent on other groups"
+            return False
+        left -= 1
+        kept = best.removed if best is not None else {}
+        tried = attempt({name: units for name, units in removed.items() if name in kept or name in names})
+        best, why = (tried, why) if tried.proof.passed else (best, tried.proof.what)
+        return tried.proof.passed
+
+    def search(kinds: Sequence[Sequence[str]], failed: bool) -> bool:
+        """Add what passes of some kinds, all of which are known to fail together where `failed`."""
+        names = [name for kind in kinds for name in kind]
+        if not failed and passes(names):
+            return True
+        if len(kinds) > 1:
+            half = len(kinds) // 2
+            search(kinds[half:], failed=search(kinds[:half], failed=False))
+        elif len(names) > 1 and passes(names[:1]):
+            search([[name] for name in names[1:]], failed=True)
+        else:
+            refused.update(dict.fromkeys(names, why))
+        return False
+
+    search(_alike(removed), failed=True)
+    return best, refused
+
+
+def _alike(names: Mapping[str, Units]) -> list[list[str]]:
+    """Group names that differ in numbers only, as the same places in repeated layers do.
+
+    >>> _alike({"layers.0.mlp": None, "head": None, "layers.1.mlp": None})
+    [['layers.0.mlp', 'layers.1.mlp'], ['head']]
+    """
+    kinds: dict[str, list[str]] = {}
+    for name in names:
+        kinds.setdefault(re.sub(r"\d+", "*", name), []).append(name)
+    return list(kinds.values())
