@@ -33,6 +33,25 @@ class Budget(StrEnum):
     LATENCY = "latency"
 
 
+class Reduce(StrEnum):
+    """How the scores of the parts of a coupled group become one; "first" takes the layer that makes the units."""
+
+    SUM = "sum"
+    MEAN = "mean"
+    MAX = "max"
+    FIRST = "first"
+
+
+class Normalize(StrEnum):
+    """What the scores of a group are divided by before groups compete; "gaussian" also moves their mean to 0."""
+
+    MEAN = "mean"
+    MAX = "max"
+    SUM = "sum"
+    GAUSSIAN = "gaussian"
+    NONE = "none"
+
+
 class Scheme(StrEnum):
     """Number format of a quantised model."""
 

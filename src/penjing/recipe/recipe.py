@@ -119,5 +119,5 @@ def _step(index: int, entry: Any) -> Step:
         return TypeAdapter(cls).validate_python(settings)
     except ValidationError as problem:
         first = problem.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
+        where = first["loc"][0]  # what follows names a branch of the field's type
         raise RecipeError(f"step {index} ({key}): {where}={first['input']!r}: {first['msg']}") from problem

@@ -3,14 +3,14 @@
 A field is a plain value, so that a step can be written to YAML and read back. Each class names its YAML key in `key`.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar
 
 from torch import nn
 
 from penjing.errors import RecipeError
-from penjing.types import Budget, Scheme, Scope, choose
+from penjing.types import Budget, Normalize, Reduce, Scheme, Scope, choose
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class PruneChannels(Step):
 
     key: ClassVar[str] = "prune_channels"
 
-    ratio: float = 0.5
+    ratio: float | Mapping[str, float] = 0.5
     of: Budget | str = Budget.CHANNELS
     score: str = "l2"
     scope: Scope | str = Scope.GLOBAL
@@ -68,13 +68,31 @@ class PruneChannels(Step):
     eager_safe: bool = False
     compensate: bool = True
     iterations: int = 1
+    normalize: Normalize | str = "auto"
+    reduce: Reduce | str = Reduce.SUM
+    p: float | None = None
 
     def __post_init__(self) -> None:
-        _fraction("PruneChannels", "ratio", self.ratio)
+        if isinstance(self.ratio, Mapping):
+            if not self.ratio:
+                raise RecipeError("PruneChannels: ratio={} names no groups; write for instance {'*': 0.5}")
+            object.__setattr__(self, "ratio", dict(self.ratio))
+        for pattern, ratio in self.ratios:
+            _fraction("PruneChannels", f"ratio[{pattern!r}]" if isinstance(self.ratio, Mapping) else "ratio", ratio)
         _at_least("PruneChannels", "min_width", self.min_width, 1)
         _at_least("PruneChannels", "iterations", self.iterations, 1)
         object.__setattr__(self, "of", choose(Budget, self.of, "PruneChannels: of", RecipeError))
         object.__setattr__(self, "scope", choose(Scope, self.scope, "PruneChannels: scope", RecipeError))
+        object.__setattr__(self, "reduce", choose(Reduce, self.reduce, "PruneChannels: reduce", RecipeError))
+        if self.normalize != "auto":
+            what = "PruneChannels: normalize"
+            object.__setattr__(self, "normalize", choose(Normalize, self.normalize, what, RecipeError))
+        if (self.score == "lp") != (self.p is not None):
+            raise RecipeError(
+                f"PruneChannels: score={self.score!r}, p={self.p!r}: score='lp' and its order p go together"
+            )
+        if self.p is not None and not 0 < self.p < float("inf"):
+            raise RecipeError(f"PruneChannels: p={self.p!r} must be positive and finite; l1 is p=1, l2 is p=2")
         object.__setattr__(self, "exclude", tuple(self.exclude))
         if self.groups is not None:
             object.__setattr__(self, "groups", tuple(self.groups))
@@ -87,6 +105,15 @@ class PruneChannels(Step):
             raise RecipeError(f"PruneChannels: round_to={self.round_to!r}; use 'auto', None or a number")
         if isinstance(self.round_to, int):
             _at_least("PruneChannels", "round_to", self.round_to, 1)
+
+    @property
+    def ratios(self) -> tuple[tuple[str, float], ...]:
+        """The ratio of each pattern of groups, in order; one ratio is that of all groups together.
+
+        >>> PruneChannels({"layer1*": 0.2, "*": 0.4}).ratios, PruneChannels(0.3).ratios
+        ((('layer1*', 0.2), ('*', 0.4)), (('*', 0.3),))
+        """
+        return tuple(self.ratio.items()) if isinstance(self.ratio, Mapping) else (("*", self.ratio),)
 
 
 @dataclass(frozen=True)

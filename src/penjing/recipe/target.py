@@ -1,7 +1,7 @@
 """What a plan may ask of the machine that will run the model, without knowing which runtime answers."""
 
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Any, Protocol
 
 
 class Target(Protocol):
@@ -16,6 +16,6 @@ class Target(Protocol):
         """Channel multiple that fills the kernel blocks of an operator ("conv2d", "linear"); 1 if unknown."""
         ...
 
-    def latency_ms(self, shapes: Mapping[str, tuple[int, ...]]) -> float:
-        """Predicted latency, in milliseconds, of the graph whose nodes have these output shapes."""
+    def latency_ms(self, shapes: Mapping[str, Any]) -> float:
+        """Predicted latency, in milliseconds, of the graph whose nodes have these output shapes, as in `Captured`."""
         ...

@@ -6,7 +6,8 @@ import torch
 from torch import nn
 
 from penjing.structure import capture, couple, cut
-from penjing.techniques.prune.compensate import affordable, install, refit, ridge_fit
+from penjing.techniques.prune.calibration import affordable
+from penjing.techniques.prune.compensate import install, refit, ridge_fit
 from penjing.techniques.prune.rows import CONV, draw_places, inputs_at, outputs_at
 from penjing.workload import Batch
 

@@ -25,14 +25,14 @@ def test_norms_sum_over_all_weights_of_a_unit() -> None:
     conv, linear = model[0].weight.detach().double(), model[4].weight.detach().double()
     for u in range(4):
         slices = torch.cat([conv[u].flatten(), linear[:, 4 * u : 4 * u + 4].flatten()])
-        assert SCORES["l1"].function(group, evidence)[u] == pytest.approx(float(slices.abs().sum()))
-        assert SCORES["l2"].function(group, evidence)[u] == pytest.approx(float(slices.norm()))
+        assert SCORES["l1"](group, evidence)[u] == pytest.approx(float(slices.abs().sum()))
+        assert SCORES["l2"](group, evidence)[u] == pytest.approx(float(slices.norm()))
 
 
 def test_batch_norm_scale_reads_gamma() -> None:
     model, evidence = setup()
     (group,) = couple(model, torch.zeros(2, 1, 4, 4)).groups
-    assert SCORES["batch_norm"].function(group, evidence).tolist() == [1.0, 3.0, 0.5, 2.0]
+    assert SCORES["batch_norm"](group, evidence).tolist() == [1.0, 3.0, 0.5, 2.0]
 
 
 def test_batch_norm_scale_falls_back_to_the_norm_where_there_is_none() -> None:
@@ -40,7 +40,7 @@ def test_batch_norm_scale_falls_back_to_the_norm_where_there_is_none() -> None:
     model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
     evidence = Evidence(dict(model.named_parameters()), {})
     (group,) = couple(model, torch.zeros(2, 3)).groups
-    assert torch.equal(SCORES["batch_norm"].function(group, evidence), SCORES["l2"].function(group, evidence))
+    assert torch.equal(SCORES["batch_norm"](group, evidence), SCORES["l2"](group, evidence))
 
 
 def test_taylor_sums_weight_times_gradient_over_the_producers() -> None:
@@ -51,13 +51,13 @@ def test_taylor_sums_weight_times_gradient_over_the_producers() -> None:
         expected = (
             products["0.weight"][u].sum() + products["0.bias"][u] + products["1.weight"][u] + products["1.bias"][u]
         )
-        assert SCORES["taylor"].function(group, evidence)[u] == pytest.approx(abs(float(expected)))
+        assert SCORES["taylor"](group, evidence)[u] == pytest.approx(abs(float(expected)))
 
 
 def test_random_is_seeded_and_differs_between_groups() -> None:
     model = nn.Sequential(nn.Linear(3, 8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 2))
     first, second = couple(model, torch.zeros(2, 3)).groups
-    score = SCORES["random"].function
+    score = SCORES["random"]
     assert torch.equal(score(first, Evidence({}, {}, 1)), score(first, Evidence({}, {}, 1)))
     assert not torch.equal(score(first, Evidence({}, {}, 1)), score(first, Evidence({}, {}, 2)))
     assert not torch.equal(score(first, Evidence({}, {}, 1)), score(second, Evidence({}, {}, 1)))

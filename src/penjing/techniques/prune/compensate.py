@@ -12,9 +12,8 @@ before it give. A quarter of the samples is held out: new weights are taken only
 there, and the errors told are those.
 """
 
-import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any
@@ -22,15 +21,11 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from penjing.structure import Captured, Surgery
-from penjing.structure.rules import is_shape
+from penjing.structure import Surgery
 from penjing.techniques.prune.rows import CONV, LINEAR, Places, draw_places, has_rows, inputs_at, outputs_at
-from penjing.workload import Batch
 
 GAIN = 0.95  # a smaller gain on few held-out samples may be none
 _ROWS = 20_000  # of one layer's regression, held-out ones included
-_SAMPLES = 4_096
-_ELEMENTS = 2**26  # of the largest activation, over all batches: 256 MiB in single precision
 _CHUNK = 4_096
 _HELD_OUT = 4  # one sample in four
 
@@ -77,18 +72,6 @@ def ridge_fit(x: Tensor, y: Tensor, initial: Tensor, ridge: float = 1e-3, alive:
     for i, free in enumerate(alive):
         fitted[i, free] += torch.linalg.solve(gram[free][:, free], moment[free, i])
     return fitted
-
-
-def affordable(batches: Iterable[Batch], captured: Captured, device: torch.device) -> Iterator[Batch]:
-    """Take as many calibration batches as are useful and fit into memory, one at least."""
-    shapes = [captured.shapes[node.name] for node in captured.module.graph.nodes if node.op == "call_function"]
-    largest = max((math.prod(shape) for shape in shapes if is_shape(shape)), default=1)
-    left = min(_SAMPLES, _ELEMENTS * captured.example.batch_size // max(largest, 1))
-    for i, batch in enumerate(batches):
-        if i and batch.size > left:
-            return
-        left -= batch.size
-        yield batch.to(device)
 
 
 def refit(

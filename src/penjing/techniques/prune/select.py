@@ -1,12 +1,14 @@
-"""Which units go: the lowest scores, until what remains costs little enough.
+"""Which units go: the lowest, until what remains costs little enough.
 
-One number t in [0, 1] sets all widths: the share of each group that goes (local), or the quantile of all scores below
-which units go (global). Widths are rounded, so they fall in steps and never rise with t; the least t whose cost is
-within the budget is found by bisection. The cost is passed in: channels, parameters, MACs or a measured latency.
+Units of all groups are laid on one line: by their score (global), or by their rank within their group (local), so that
+every group loses the same share. A cut at any place of the line, with the widths then rounded to allowed ones, is a
+selection; along the line widths fall in steps and never rise, and the gentlest selection within the budget is taken.
+The cost is passed in. Where it is known to fall with the widths (channels, parameters, MACs), bisection finds the
+place; a latency may rise where a width leaves the kernels' blocks, so there every selection is looked at in turn.
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +18,8 @@ from penjing.types import Scope
 
 Units = NDArray[np.int64]
 Cost = Callable[[Mapping[str, Units]], float]
+
+_LOOKS = 512  # selections whose cost is asked for one by one; a longer line is thinned out evenly
 
 
 @dataclass(frozen=True)
@@ -62,45 +66,90 @@ def select(
     *,
     scope: Scope = Scope.GLOBAL,
     widths: Mapping[str, Widths] | None = None,
+    monotone: bool = True,
 ) -> Selection:
     """Choose the units to remove so that at most `keep` of the cost remains, or as little as the widths allow.
 
-    scores: [size] per group, higher is more important. Under the global scope each group's scores are divided by their
-    mean first, so that layers of different scale compete fairly. widths: what is allowed in a group, in units; any
-    width where a group is not named.
+    scores: [size] per group, higher is more important, comparable between groups under the global scope. widths: what
+    is allowed in a group, in units; any width where a group is not named. monotone: whether the cost never rises as
+    units go.
 
     >>> s = select({"a": np.array([1.0, 4.0, 3.0, 2.0])}, 0.5, lambda removed: 4 - sum(map(len, removed.values())))
     >>> s.removed["a"].tolist(), s.remaining
     ([0, 3], 0.5)
     """
-    widths = widths or {}
+    if not scores:
+        return Selection({}, 1.0)
+    sizes = _steps(scores, scope, widths or {})
     order = {name: np.argsort(values, kind="stable") for name, values in scores.items()}
-    compared = {name: values / max(float(values.mean()), 1e-300) for name, values in scores.items()}
-    pooled = np.sort(np.concatenate(list(compared.values()))) if scores else np.empty(0)
 
-    def removed_at(t: float) -> dict[str, Units]:
-        gone: dict[str, Units] = {}
-        for name, values in compared.items():
-            size = len(values)
-            if scope is Scope.LOCAL:
-                wanted = round(size * (1 - t))
-            else:
-                below = round(t * len(pooled))
-                wanted = size if below == 0 else int((values > pooled[below - 1]).sum())
-            gone[name] = np.sort(order[name][: size - widths.get(name, _ANY).round(wanted, size)])
-        return gone
+    def removed_at(step: int) -> dict[str, Units]:
+        kept = {name: int(sizes[name][step]) for name in scores}
+        return {
+            name: np.sort(order[name][: len(values) - kept[name]])
+            for name, values in scores.items()
+            if kept[name] < len(values)
+        }
 
-    low, high = 0.0, 1.0
-    if share(cost, removed_at(0.0)) <= keep + 1e-12:
-        high = 0.0
-    while high - low > 1e-4:
-        middle = (low + high) / 2
-        low, high = (low, middle) if share(cost, removed_at(middle)) <= keep + 1e-12 else (middle, high)
-    removed = removed_at(high)
-    return Selection({name: units for name, units in removed.items() if len(units)}, share(cost, removed))
+    whole = cost({})
+
+    def remaining_at(step: int) -> float:
+        return cost(removed_at(step)) / whole if whole else 1.0
+
+    count = len(next(iter(sizes.values())))
+    step = (_bisect if monotone else _scan)(remaining_at, count, keep + 1e-12)
+    return Selection(removed_at(step), remaining_at(step))
 
 
 def share(cost: Cost, removed: Mapping[str, Units]) -> float:
     """Give the share of the cost that remains once units are gone; 1 where nothing costs anything."""
     whole = cost({})
     return cost(removed) / whole if whole else 1.0
+
+
+def _steps(
+    scores: Mapping[str, NDArray[np.float64]], scope: Scope, widths: Mapping[str, Widths]
+) -> dict[str, NDArray[np.int64]]:
+    """Give the width of every group at each step along the line, [steps]; the first step removes nothing."""
+    places = {name: _ranks(values) if scope is Scope.LOCAL else values for name, values in scores.items()}
+    line = np.unique(np.concatenate(list(places.values())))
+    sizes = {}
+    for name, values in places.items():
+        above = len(values) - np.searchsorted(np.sort(values), line, side="right")
+        allowed = np.array([widths.get(name, _ANY).round(wanted, len(values)) for wanted in range(len(values) + 1)])
+        sizes[name] = np.concatenate([[len(values)], allowed[above]])
+    table = np.stack(list(sizes.values()))
+    new = np.concatenate([[True], (np.diff(table) != 0).any(axis=0)])
+    return {name: np.asarray(row[new], dtype=np.int64) for name, row in sizes.items()}
+
+
+def _ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Where each value stands among its own: the share of the group below the middle of its place."""
+    ranks = np.empty(len(values))
+    ranks[np.argsort(values, kind="stable")] = (np.arange(len(values)) + 0.5) / len(values)
+    return ranks
+
+
+def _bisect(remaining: Callable[[int], float], count: int, keep: float) -> int:
+    """Find the first step within the budget, the last one where none is; the cost never rises from step to step."""
+    low, high = -1, count - 1
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if remaining(middle) <= keep else (middle, high)
+    return high
+
+
+def _scan(remaining: Callable[[int], float], count: int, keep: float) -> int:
+    """Find the first step within the budget, whatever the cost does between; the cheapest step where none is."""
+    looked: list[tuple[float, int]] = []
+    for step in _thinned(count):
+        looked.append((remaining(step), step))
+        if looked[-1][0] <= keep:
+            return step
+    return min(looked)[1]
+
+
+def _thinned(count: int) -> Sequence[int]:
+    if count <= _LOOKS:
+        return range(count)
+    return sorted({round(i * (count - 1) / (_LOOKS - 1)) for i in range(_LOOKS)})

@@ -1,45 +1,45 @@
 """The PruneChannels step: capture, score, select, cut, prove, compensate."""
 
-import math
 from collections.abc import Mapping
-from fnmatch import fnmatch
-from itertools import islice
+from dataclasses import replace
 
 import numpy as np
-from torch import Tensor, nn
+from numpy.typing import NDArray
+from torch import Tensor
 
-from penjing.errors import RecipeError
-from penjing.profiling import cost as operator_cost
-from penjing.recipe import Finetune, PruneChannels
+from penjing.recipe import PruneChannels
 from penjing.structure import Coupling, Group, capture, couple
-from penjing.structure.rules import is_shape
 from penjing.techniques.prune.attempt import Attempt, largest_proven
-from penjing.techniques.prune.compensate import affordable, install, refit
-from penjing.techniques.prune.scores import Evidence, find_score
+from penjing.techniques.prune.budget import Pool, check_patterns, cost_of, matches, pools_of
+from penjing.techniques.prune.calibration import affordable
+from penjing.techniques.prune.compensate import install, refit
+from penjing.techniques.prune.evidence import gather
+from penjing.techniques.prune.scores import find_score, score_groups
 from penjing.techniques.prune.select import Cost, Units, Widths, select, share
 from penjing.techniques.prune.widths import widths_of
 from penjing.techniques.state import Context, State
-from penjing.training import Objective
-from penjing.types import Budget, Scope
-from penjing.workload import Workload, device_of, preserved
+from penjing.types import Budget, Normalize, Reduce, Scope
+from penjing.workload import device_of
 
 DEFAULT_MULTIPLE = 8
-_GRADIENT_BATCHES = 8
 _NAMED = 6  # groups named in one row of the log
 
 
 def run(state: State, step: PruneChannels, context: Context) -> State:
     """Apply the step; with iterations=n the cut is made in n equal shares, scored anew before each."""
-    if step.ratio == 0:
+    if not any(ratio for _, ratio in step.ratios):
         return state.log(step.key, "nothing asked for: ratio is 0")
-    keep = (1 - step.ratio) ** (1 / step.iterations)
-    for _ in range(step.iterations):
-        state = _cut_once(state, step, keep, context)
+    for i in range(step.iterations):
+        coupling = couple(capture(state.model, state.example))
+        if i == 0:
+            check_patterns(step, coupling)
+        state = _cut_once(state, step, coupling, context)
+        if context.progress is not None:
+            context.progress.update(i + 1, step.iterations, step.key)
     return state
 
 
-def _cut_once(state: State, step: PruneChannels, keep: float, context: Context) -> State:
-    coupling = couple(capture(state.model, state.example))
+def _cut_once(state: State, step: PruneChannels, coupling: Coupling, context: Context) -> State:
     groups = chosen_groups(coupling, step)
     if not groups:
         return state.log(step.key, "no group of this model can be cut: " + _why_not(coupling, step), fell_back=True)
@@ -51,11 +51,28 @@ def _cut_once(state: State, step: PruneChannels, keep: float, context: Context) 
         what = f"left whole, no smaller width is a multiple of {multiple}: {named}"
         state = state.log(step.key, what, fell_back=True)
         groups = tuple(group for group in groups if group.name not in stuck)
-    cost = cost_of(coupling, groups, Budget(step.of))
-    selection = select(_scores(state, step, groups, context), keep, cost, scope=Scope(step.scope), widths=widths)
-    if not selection.removed:
+    budgets = _budgets(coupling, groups, step, context)
+    scores = _scores(state, step, coupling, groups, context)
+    removed: dict[str, Units] = {}
+    for pool, cost in budgets:
+        mine = {group.name: scores[group.name] for group in pool.groups}
+        monotone = Budget(step.of) is not Budget.LATENCY
+        chosen = select(mine, pool.keep, cost, scope=Scope(step.scope), widths=widths, monotone=monotone)
+        removed |= chosen.removed
+    if not removed:
         return state.log(step.key, "nothing removed: the allowed widths leave every group whole", fell_back=True)
-    return _carry_out(state, step, coupling, selection.removed, cost, keep, context)
+    return _carry_out(state, step, coupling, removed, budgets, context)
+
+
+def _budgets(
+    coupling: Coupling, groups: tuple[Group, ...], step: PruneChannels, context: Context
+) -> tuple[tuple[Pool, Cost], ...]:
+    """Give the pools of groups and what each of them costs: one ratio is that of the whole model."""
+    whole = not isinstance(step.ratio, Mapping)
+    return tuple(
+        (pool, cost_of(coupling, pool.groups, Budget(step.of), target=context.target, whole=whole))
+        for pool in pools_of(step, groups)
+    )
 
 
 def _carry_out(
@@ -63,8 +80,7 @@ def _carry_out(
     step: PruneChannels,
     coupling: Coupling,
     removed: Mapping[str, Units],
-    cost: Cost,
-    keep: float,
+    budgets: tuple[tuple[Pool, Cost], ...],
     context: Context,
 ) -> State:
     done, failed = largest_proven(state, coupling, removed, context.prefer)
@@ -76,11 +92,14 @@ def _carry_out(
     sizes = {name: coupling[name].size for name in done.removed}
     widths = ", ".join(f"{name} {sizes[name]} to {sizes[name] - len(units)}" for name, units in done.removed.items())
     state = state.log(step.key, f"cut {widths}", proof=done.proof.describe())
-    remaining = share(cost, done.removed)
-    if remaining > keep + 1e-6:
-        short = "not every cut was proven" if failed else "the allowed widths reach no further"
-        what = f"{step.of}: asked to keep {keep:.1%}, kept {remaining:.1%}; {short}"
-        state = state.log(step.key, what, fell_back=True)
+    for pool, cost in budgets:
+        names = {group.name for group in pool.groups}
+        remaining = share(cost, {name: units for name, units in done.removed.items() if name in names})
+        if remaining > pool.keep + 1e-6:
+            short = "not every cut was proven" if failed else "the allowed widths reach no further"
+            of = step.of if len(step.ratios) == 1 else f"{step.of} of {pool.pattern}"
+            what = f"{of}: asked to keep {pool.keep:.1%}, kept {remaining:.1%}; {short}"
+            state = state.log(step.key, what, fell_back=True)
     if done.refused:
         what = (
             f"the model is now a rewritten graph: its own class, cut in place, did not pass the proof ({done.refused})"
@@ -95,19 +114,7 @@ def _carry_out(
 
 
 def chosen_groups(coupling: Coupling, step: PruneChannels) -> tuple[Group, ...]:
-    """Give the groups that the step may cut; a pattern that matches nothing is a RecipeError."""
-
-    def matches(group: Group, patterns: tuple[str, ...]) -> bool:
-        names = {group.name, *(member.parameter for member in group.members)}
-        return any(fnmatch(name, pattern) for pattern in patterns for name in names)
-
-    for field, patterns in (("groups", step.groups or ()), ("exclude", step.exclude)):
-        for pattern in patterns:
-            if not any(matches(group, (pattern,)) for group in coupling.groups):
-                known = ", ".join(group.name for group in coupling.groups[:12])
-                raise RecipeError(
-                    f"PruneChannels: {field} names {pattern!r}, which matches no group; known: {known} ..."
-                )
+    """Give the groups that the step may cut."""
     return tuple(
         group
         for group in coupling.groups
@@ -116,29 +123,6 @@ def chosen_groups(coupling: Coupling, step: PruneChannels) -> tuple[Group, ...]:
         and (step.groups is None or matches(group, step.groups))
         and not matches(group, step.exclude)
     )
-
-
-def cost_of(coupling: Coupling, groups: tuple[Group, ...], of: Budget) -> Cost:
-    """Give the cost, as a function of the units removed, that a budget counts."""
-    if of is Budget.LATENCY:
-        raise RecipeError(
-            "PruneChannels: of='latency' needs a latency model of the target, which this version does not have yet;"
-            " use of='macs' and let optimize choose by measured latency"
-        )
-    if of is Budget.CHANNELS:
-        total = sum(group.size for group in groups)
-        return lambda removed: float(total - sum(len(units) for units in removed.values()))
-
-    captured = coupling.captured
-
-    def parameters(removed: Mapping[str, Units]) -> float:
-        shapes = coupling.shapes_after(removed)
-        return float(sum(math.prod(shape) for node in captured.parameter_nodes if is_shape(shape := shapes[node])))
-
-    def macs(removed: Mapping[str, Units]) -> float:
-        return float(operator_cost(captured, coupling.shapes_after(removed)).macs)
-
-    return parameters if of is Budget.PARAMS else macs
 
 
 def _multiple(step: PruneChannels, context: Context) -> int:
@@ -150,33 +134,13 @@ def _multiple(step: PruneChannels, context: Context) -> int:
 
 
 def _scores(
-    state: State, step: PruneChannels, groups: tuple[Group, ...], context: Context
-) -> dict[str, np.typing.NDArray[np.float64]]:
-    score = find_score(step.score)
-    gradients: Mapping[str, Tensor] = {}
-    if score.needs_gradients:
-        gradients = _gradients(state.model, context.workload, step.score)
-    tensors = {**dict(state.model.named_parameters(remove_duplicate=False)), **dict(state.model.named_buffers())}
-    evidence = Evidence(tensors, gradients, context.seed)
-    return {group.name: score.function(group, evidence).numpy() for group in groups}
-
-
-def _gradients(model: nn.Module, workload: Workload | None, score: str) -> dict[str, Tensor]:
-    """Sum the gradients of the workload's loss over a few training batches in eval mode, of frozen parameters too."""
-    if workload is None or not workload.brings("train"):
-        raise RecipeError(f"PruneChannels: score={score!r} needs a workload with train= and loss=; or use score='l2'")
-    objective = Objective.of(workload, Finetune(distill=False), teacher=None)
-    with preserved(model):
-        model.eval()
-        model.zero_grad(set_to_none=True)
-        for parameter in model.parameters():
-            parameter.requires_grad_(parameter.is_floating_point())
-        for batch in islice(workload.train_batches(), _GRADIENT_BATCHES):
-            objective(model, batch).backward()
-        parameters = model.named_parameters(remove_duplicate=False)
-        found = {name: tensor.grad.clone() for name, tensor in parameters if tensor.grad is not None}
-        model.zero_grad(set_to_none=True)
-    return found
+    state: State, step: PruneChannels, coupling: Coupling, groups: tuple[Group, ...], context: Context
+) -> dict[str, NDArray[np.float64]]:
+    score = find_score(step.score, step.p)
+    found = gather(score.needs, step.score, state.model, coupling, groups, context.workload)
+    normalize = None if step.normalize == "auto" else Normalize(step.normalize)
+    scores = score_groups(groups, score, replace(found, seed=context.seed), Reduce(step.reduce), normalize)
+    return {name: values.numpy() for name, values in scores.items()}
 
 
 def _compensate(
