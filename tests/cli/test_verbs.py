@@ -57,7 +57,11 @@ def test_couple(penjing_says: Penjing, penjing_json: PenjingJson, home: Path) ->
     (last,) = [m for m in data["groups"][1]["members"] if (m["parameter"], m["dim"]) == ("8.weight", 1)]
     assert len(last["index"]) == 128
     assert last["index"][5] == [20, 21, 22, 23], "a channel owns its 2x2 pixels after flattening"
-    assert {"parameter", "dim", "reason"} == data["frozen"][0].keys()
+    assert {"parameter", "dim", "reason", "count", "size"} == data["frozen"][0].keys()
+    assert "kept because it is an output of the model: 8.weight[0], 8.bias[0]" in out
+    code, out, _ = penjing_says("couple", home / "workload.py", "--picture", home / "coupling.svg")
+    assert code == 0
+    assert (home / "coupling.svg").read_text("utf-8").startswith("<svg")
 
 
 def test_runtimes(penjing_says: Penjing, penjing_json: PenjingJson) -> None:

@@ -1,7 +1,8 @@
 """`profile`, `couple`, `runtimes`: look, change nothing."""
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -30,8 +31,12 @@ def profile_command(workload: WorkloadFile, as_json: Json = False) -> None:
         console.print(found.table(), markup=False, highlight=False, soft_wrap=True)
 
 
-def couple_command(workload: WorkloadFile, as_json: Json = False) -> None:
-    """List the groups of channels that can only be cut together, and what is frozen and why."""
+Picture = Annotated[Path | None, typer.Option("--picture", help="Also draw the groups into this SVG file.")]
+
+
+def couple_command(workload: WorkloadFile, picture: Picture = None, as_json: Json = False) -> None:
+    """List the groups of channels that can only be cut together, and what is kept and why."""
+    from penjing.storage import atomic_write
     from penjing.structure import couple
 
     loaded = read_workload(workload)
@@ -39,7 +44,14 @@ def couple_command(workload: WorkloadFile, as_json: Json = False) -> None:
     if as_json:
         print_json(coupling_data(coupling))
     else:
-        console.print(coupling.table(), markup=False, highlight=False, soft_wrap=True)
+        for text in (coupling.table(), coupling.kept_table()):
+            console.print(text, markup=False, highlight=False, soft_wrap=True)
+    if picture is not None:
+        from penjing.reporting.coupling import coupling_picture
+
+        atomic_write(picture, coupling_picture(coupling))
+        if not as_json:
+            console.print(f"drawn into {picture}", markup=False, highlight=False)
 
 
 def coupling_data(coupling: "Coupling") -> dict[str, Any]:

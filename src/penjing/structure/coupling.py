@@ -1,6 +1,6 @@
 """Which channels, neurons and heads live and die together: the groups of a captured model."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -47,11 +47,22 @@ class Group:
 
 @dataclass(frozen=True)
 class Frozen:
-    """A dimension of a parameter of which some indices cannot be removed, and why."""
+    """A dimension of a parameter of which `count` of `size` indices cannot be removed, and why."""
 
     parameter: str
     dim: int
     reason: str
+    count: int
+    size: int
+
+    def __str__(self) -> str:
+        """A sentence for the user.
+
+        >>> str(Frozen("fc.weight", 0, "it is an output of the model", 10, 10))
+        'fc.weight keeps all 10 indices of dimension 0: it is an output of the model'
+        """
+        how_many = f"all {self.size}" if self.count == self.size else f"{self.count} of {self.size}"
+        return f"{self.parameter} keeps {how_many} indices of dimension {self.dim}: {self.reason}"
 
 
 class Removal:
@@ -189,6 +200,20 @@ class Coupling:
         )
         return "\n".join(lines)
 
+    def kept_table(self) -> str:
+        """What cannot be cut as text: each reason once, with the dimensions that it holds.
+
+        >>> import torch
+        >>> print(couple(nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2)), torch.zeros(2, 3)).kept_table())
+        kept because it must match a dimension of fixed size in linear of 0: 0.weight[1]
+        kept because it is an output of the model: 2.weight[0], 2.bias[0]
+        """
+        held: dict[str, list[str]] = defaultdict(list)
+        for part in self.frozen:
+            some = "" if part.count == part.size else f" ({part.count} of {part.size})"
+            held[part.reason].append(f"{part.parameter}[{part.dim}]{some}")
+        return "\n".join(f"kept because {reason}: {', '.join(places)}" for reason, places in held.items())
+
 
 def couple(model_or_captured: nn.Module | Captured, example: Any = None) -> Coupling:
     """Find the groups of a model: `couple(model, example)`, or `couple(captured)`.
@@ -313,5 +338,5 @@ def _frozen(labelling: Labelling, tensors: Mapping[str, Tensor]) -> Iterator[Fro
             continue
         for dim, label in enumerate(labels):
             if label is not None:
-                for reason in dict.fromkeys(filter(None, labelling.atoms.reasons(label))):
-                    yield Frozen(name, dim, reason)
+                for reason, count in Counter(filter(None, labelling.atoms.reasons(label))).items():
+                    yield Frozen(name, dim, reason, count, len(label))
