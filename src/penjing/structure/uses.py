@@ -251,6 +251,16 @@ def _numbers_after(node: fx.Node, coupling: Coupling, removal: Removal) -> list[
     if ruling is None or not ruling.constants or not removal.touches(coupling.labelling.labels_near(node.name)):
         return list(_graph_numbers((node.args, node.kwargs), coupling.captured))
     if ruling.target is not None:
-        return []
+        return _split_numbers(node, removal.evaluate(ruling.constants.get("split_sizes", [])))
     _, args, kwargs = rewritten(node, ruling, removal)
     return list(_graph_numbers((args, kwargs), coupling.captured))
+
+
+def _split_numbers(node: fx.Node, sizes: Sequence[int]) -> list[int]:
+    """The sizes of pieces as the call says them: each, or one for all, or none where one cannot say it."""
+    written = node.args[1] if len(node.args) > 1 else None
+    if isinstance(written, tuple | list):
+        return list(sizes)
+    if len(set(sizes)) == 1 and _family(operator_name(node.target).split("::")[-1]) == "split":
+        return [sizes[0]]
+    return []
