@@ -5,6 +5,7 @@ capture -> couple -> cut | cut_in_place -> prove -> save_graph | restore_graph
 
 from penjing.structure.capture import Captured, capture
 from penjing.structure.coupling import Coupling, Frozen, Group, Member, couple
+from penjing.structure.folding import Folding, fold
 from penjing.structure.graph_model import GraphModel
 from penjing.structure.in_place import attributes_after, cut_in_place
 from penjing.structure.proof import Proof, prove
@@ -17,6 +18,7 @@ __all__ = [
     "Captured",
     "Coupling",
     "Cut",
+    "Folding",
     "Frozen",
     "GraphModel",
     "Group",
@@ -30,6 +32,7 @@ __all__ = [
     "couple",
     "cut",
     "cut_in_place",
+    "fold",
     "prove",
     "register_rule",
     "restore",

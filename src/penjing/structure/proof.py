@@ -13,15 +13,15 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
-from torch.utils import _pytree as pytree
 
-from penjing.structure.capture import Captured
 from penjing.structure.coupling import Coupling, Removal, Units
+from penjing.structure.folding import Folding
 from penjing.structure.graph_model import GraphModel
+from penjing.structure.layers import Layer
 from penjing.structure.precision import InDouble, in_double
-from penjing.structure.rules import Labels, Ruling
-from penjing.structure.surgery import Cut, Surgery, kept_indices, rewrite
-from penjing.workload.inputs import ExampleInputs
+from penjing.structure.probes import batches_of, leaves, noise_for, probes
+from penjing.structure.reference import Masked, Original, mask, removed_indices
+from penjing.structure.surgery import Cut, Surgery, kept_indices
 from penjing.workload.modes import preserved_randomness
 
 TOLERANCE = 1e-9
@@ -54,12 +54,19 @@ class Proof:
 
 
 def prove(
-    coupling: Coupling, candidate: nn.Module | Cut, removed: Mapping[str, Sequence[int] | Units], *, seed: int = 0
+    coupling: Coupling,
+    candidate: nn.Module | Cut,
+    removed: Mapping[str, Sequence[int] | Units],
+    *,
+    folding: Folding | None = None,
+    seed: int = 0,
 ) -> Proof:
     """Compare a cut model, by either route, with the masked original; neither is changed.
 
-    The candidate must hold the original's values, cut and not yet trained. A candidate that cannot run at its new
-    widths fails the proof; that is no error.
+    The candidate must hold the original's values, cut and not yet trained. With a folding, the original is one whose
+    removed channels are their constants, or untouched where the folding is intact; the shifts are added to a float64
+    copy of the candidate, which must not hold them yet. A candidate that cannot run at its new widths fails the proof;
+    that is no error.
 
     >>> from penjing.structure import couple, cut
     >>> coupling = couple(nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2)), torch.zeros(2, 3))
@@ -67,110 +74,81 @@ def prove(
     True
     """
     module = candidate.module if isinstance(candidate, Cut) else candidate
+    folding = Folding() if folding is None else folding
     removal = coupling.removal(removed)
     exact = coupling.is_exact(removed)
     captured = coupling.captured
-    own = _tensors(
-        module
-    )  # a constant that the class makes in its forward is no tensor of it: there is no place for noise
-    noise = {name: value for name, value in _noise(captured.tensors, seed).items() if name in own}
+    own = _tensors(module)
+    noise = {name: value for name, value in _noise(coupling, removal, seed).items() if name in own}
     surgery = Surgery(kept_indices(coupling, removal))
+    added = {name: surgery.slice(name, value) for name, value in noise.items()}
+    for name, shift in folding.shifts.items():
+        added[name] = added[name] + shift if name in added else shift
     with preserved_randomness(), torch.no_grad():
-        reference = _Reference(coupling, removal, noise)
+        reference = _Reference(coupling, removal, noise, folding)
         try:
-            smaller = _double(module, {name: surgery.slice(name, value) for name, value in noise.items()})
-        except (ValueError, RuntimeError) as problem:
+            smaller = _double(module, added)
+        except (ValueError, RuntimeError, KeyError) as problem:
             return Proof(float("inf"), exact, False, _one_line(problem))
-        worst, batches = 0.0, _batches(captured)
-        for example in _examples(captured, batches, seed):
+        worst, batches = 0.0, batches_of(captured)
+        for example in probes(captured, seed):
             with InDouble():  # type: ignore[no-untyped-call]
                 expected = reference.run(*captured.flatten(example.args, example.kwargs))
             try:
                 with InDouble():  # type: ignore[no-untyped-call]
-                    found = _leaves(smaller(*example.args, **example.kwargs))
+                    found = leaves(smaller(*example.args, **example.kwargs))
             except Exception as problem:  # the user's own forward may raise anything at its new widths
                 return Proof(float("inf"), exact, False, f"it does not run: {_one_line(problem)}")
-            difference = _difference(_leaves(expected), found)
+            difference = _difference(leaves(expected), found)
             if not difference <= TOLERANCE:
-                what = f"outputs differ by {difference:.1e} from the masked original"
+                what = f"outputs differ by {difference:.1e} from the {_original(folding)}"
                 return Proof(difference, exact, False, what)
             worst = max(worst, difference)
-    return Proof(worst, exact, True, f"2 inputs, batches {batches[0]} and {batches[1]}")
+    what = f"2 inputs, batches {batches[0]} and {batches[1]}"
+    return Proof(worst, exact, True, what + (f", against the {_original(folding)}" if folding != Folding() else ""))
 
 
-class _Reference(fx.Interpreter):
-    """The original graph in float64 with removed slices zero; statistics over a cut dimension see only what is kept.
+def _original(folding: Folding) -> str:
+    if folding.intact:
+        return "original as it is"
+    return "original whose removed channels are their constants" if folding.constants else "masked original"
 
-    Parameters are converted one at a time, when the graph reads them.
-    """
 
-    def __init__(self, coupling: Coupling, removal: Removal, noise: Mapping[str, Tensor]) -> None:
-        captured = coupling.captured
-        graph = in_double(captured.module.graph)
-        super().__init__(fx.GraphModule({**captured.subgraphs, **captured.tensors}, graph))
-        self._labels = coupling.labelling.labels
-        self._rulings = coupling.labelling.rulings
-        self._removal = removal
-        self._noise = noise
+def _noise(coupling: Coupling, removal: Removal, seed: int) -> dict[str, Tensor]:
+    """Noise for constant tensors; what is removed has none, for it gave the constants that are folded."""
+    noise = noise_for(coupling.captured.tensors, seed)
+    for node in coupling.captured.module.graph.nodes:
+        if node.op == "get_attr" and node.target in noise:
+            noise[node.target] = mask(noise[node.target], coupling.labelling.labels[node.name][0], removal)
+    return noise
+
+
+class _Reference(Masked):
+    """The original whose removed channels are zero, or their constants where a layer reads them."""
+
+    def __init__(self, coupling: Coupling, removal: Removal, noise: Mapping[str, Tensor], folding: Folding) -> None:
+        super().__init__(coupling, coupling.removal({}) if folding.intact else removal, noise)
+        self._tensors = coupling.captured.tensors
+        self._constants = {} if folding.intact else folding.constants
 
     def run_node(self, n: fx.Node) -> Any:
-        ruling = self._rulings.get(n.name)
-        if ruling is not None and self._removal.touches([statistic.label for statistic in ruling.inexact]):
-            return self._restricted(n, ruling)
-        result = super().run_node(n)
-        if n.op == "get_attr" and isinstance(result, Tensor):
-            return self._masked(n, result)
-        return result
+        return self._folded(n) if n.name in self._constants else super().run_node(n)
 
-    def _masked(self, node: fx.Node, tensor: Tensor) -> Tensor:
-        name = str(node.target)
-        if tensor.is_floating_point():
-            tensor = tensor.double() + self._noise[name] if name in self._noise else tensor.double()
-        return mask(tensor, self._labels[node.name][0], self._removal)
-
-    def _restricted(self, node: fx.Node, ruling: Ruling) -> Any:
-        """Run an operator on the kept indices of its inputs and put zeros around its outputs."""
-        scratch = fx.Graph()
-        places = {source: scratch.placeholder(source.name) for source in node.all_input_nodes}
-        call = scratch.node_copy(node, places.__getitem__)
-        rewrite(call, ruling, self._removal)
-        values = {places[source]: self._gathered(source) for source in places}
-        args, kwargs = fx.node.map_arg((call.args, call.kwargs), values.__getitem__)
-        assert callable(call.target)
-        result = call.target(*args, **kwargs)
-        if isinstance(result, Tensor):
-            return self._scattered(node, 0, result)
-        return tuple(self._scattered(node, i, each) for i, each in enumerate(result))
-
-    def _kept(self, node: fx.Node, output: int) -> list[Tensor | None]:
-        labels = self._labels[node.name]
-        masks = [self._removal.kept(label) for label in labels[output]] if labels else []
-        return [None if mask is None else torch.from_numpy(mask.nonzero()[0]) for mask in masks]
-
-    def _gathered(self, node: fx.Node) -> Any:
-        value = self.env[node]
-        if isinstance(value, Tensor):
-            for dim, kept in enumerate(self._kept(node, 0)):
-                value = value if kept is None else value.index_select(dim, kept.to(value.device))
-        return value
-
-    def _scattered(self, node: fx.Node, output: int, value: Tensor) -> Tensor:
-        for dim, label in enumerate(self._labels[node.name][output]):
-            kept = self._removal.kept(label)
-            if kept is not None:
-                sizes = [*value.shape[:dim], len(kept), *value.shape[dim + 1 :]]
-                index = torch.from_numpy(kept.nonzero()[0]).to(value.device)
-                value = value.new_zeros(sizes).index_copy(dim, index, value)
-        return value
-
-
-def mask(tensor: Tensor, labels: Labels, removal: Removal) -> Tensor:
-    """A tensor in which every removed slice is zero."""
-    for dim, label in enumerate(labels):
-        kept = removal.kept(label)
-        if kept is not None:
-            tensor = tensor.index_fill(dim, torch.from_numpy((~kept).nonzero()[0]).to(tensor.device), 0)
-    return tensor
+    def _folded(self, node: fx.Node) -> Tensor:
+        """Run a layer whose removed inputs are constants, beyond the border too; its weights keep their columns."""
+        layer = Layer.of(node, self._tensors)
+        assert layer is not None
+        gone = removed_indices(self.labels[layer.x.name][0][layer.axis], self.removal)
+        assert gone is not None
+        x: Tensor = self.env[layer.x]
+        constants, gone = self._constants[node.name].to(x.device), gone.to(x.device)
+        shape = [*x.shape[: x.ndim + layer.axis], len(gone), *x.shape[x.ndim + layer.axis + 1 :]]
+        filling = constants[gone].reshape(-1, *(1,) * (-layer.axis - 1)).expand(shape)
+        weight = Original.parameter(self, layer.weight, self._tensors[str(layer.weight.target)])
+        weight = mask(weight, self.labels[layer.weight.name][0], self.removal, but=layer.contracted)
+        bias = None if layer.bias is None else self.env[layer.bias]
+        result = layer.beyond(x.index_copy(layer.axis, gone, filling), weight, bias, constants)
+        return mask(result, self.labels[node.name][0], self.removal)
 
 
 def _double(module: nn.Module, noise: Mapping[str, Tensor]) -> nn.Module:
@@ -196,53 +174,6 @@ def _double(module: nn.Module, noise: Mapping[str, Tensor]) -> nn.Module:
 def _tensors(module: nn.Module) -> dict[str, Tensor]:
     parameters, buffers = module.named_parameters(remove_duplicate=False), module.named_buffers(remove_duplicate=False)
     return {**dict(parameters), **dict(buffers)}
-
-
-def _noise(tensors: Mapping[str, Tensor], seed: int) -> dict[str, Tensor]:
-    """What is added to constant tensors, by name; positive, because a running variance must stay so."""
-    generator = torch.Generator().manual_seed(seed)
-    done: dict[int, Tensor] = {}
-    for tensor in tensors.values():
-        if (
-            tensor.is_floating_point()
-            and tensor.numel()
-            and id(tensor) not in done
-            and (tensor == tensor.flatten()[0]).all()
-        ):
-            noise = torch.rand(tensor.shape, generator=generator, dtype=torch.float64)
-            done[id(tensor)] = (0.1 + 0.4 * noise).to(tensor.device)
-    return {name: done[id(tensor)] for name, tensor in tensors.items() if id(tensor) in done}
-
-
-def _batches(captured: Captured) -> tuple[int, int]:
-    size = captured.example.batch_size
-    return (size, size) if captured.fixed_batch else (min(size, 2), min(size, 2) + 1)
-
-
-def _examples(captured: Captured, batches: Sequence[int], seed: int) -> list[ExampleInputs]:
-    """The example at one batch size and a random input like it at another, in float64."""
-    generator = torch.Generator().manual_seed(seed)
-    examples = []
-    for random, size in zip((False, True), batches, strict=True):
-        example = captured.example.with_batch(size)
-        converted = {id(tensor): _like(tensor, generator, random) for tensor in example.tensors}
-        args, kwargs = pytree.tree_map(lambda leaf: converted.get(id(leaf), leaf), (example.args, dict(example.kwargs)))  # noqa: B023
-        examples.append(ExampleInputs(args, kwargs))
-    return examples
-
-
-def _like(tensor: Tensor, generator: torch.Generator, random: bool) -> Tensor:
-    """A tensor of the same shape, device and range of values; floats become float64."""
-    if not random:
-        return tensor.double() if tensor.is_floating_point() else tensor
-    if tensor.is_floating_point():
-        return torch.randn(tensor.shape, generator=generator, dtype=torch.float64).to(tensor.device)
-    order = torch.randperm(tensor.numel(), generator=generator).to(tensor.device)
-    return tensor.flatten()[order].reshape(tensor.shape)
-
-
-def _leaves(outputs: Any) -> list[Tensor]:
-    return [leaf for leaf in pytree.tree_leaves(outputs) if isinstance(leaf, Tensor)]
 
 
 def _difference(expected: Sequence[Tensor], found: Sequence[Tensor]) -> float:
