@@ -1,0 +1,81 @@
+"""Which nodes of a graph share memory, and what each call reads once writes in place are seen as new values."""
+
+from collections import defaultdict
+from typing import Any
+
+import torch
+from torch import fx
+
+_MAY_ALIAS = ("aten::dropout", "aten::feature_dropout", "aten::alpha_dropout")  # in eval mode they give their input
+
+
+class Aliases:
+    """The memory behind the nodes of a graph.
+
+    `root` maps a node to the one that made the memory it lies in. `sources` maps a node to the nodes whose values it
+    reads: after `b = relu_(a)`, a reader of `a` reads `b`.
+
+    >>> graph = fx.Graph()
+    >>> a = graph.call_function(torch.ops.aten.neg.default, (graph.placeholder("x"),))
+    >>> b = graph.call_function(torch.ops.aten.relu_.default, (a,))
+    >>> c = graph.call_function(torch.ops.aten.add.Tensor, (a, a))
+    >>> aliases = Aliases(graph)
+    >>> aliases.sources[c], aliases.root[b], aliases.written(b)
+    ((relu__default,), neg_default, (neg_default,))
+    """
+
+    def __init__(self, graph: fx.Graph) -> None:
+        self.root: dict[fx.Node, fx.Node] = {}
+        self.sources: dict[fx.Node, tuple[fx.Node, ...]] = {}
+        self._values: dict[fx.Node, dict[fx.Node, fx.Node]] = {}
+        latest: dict[fx.Node, fx.Node] = {}
+        writers: dict[fx.Node, list[fx.Node]] = defaultdict(list)
+        for node in graph.nodes:
+            base = _base(node)
+            self.root[node] = node if base is None else self.root[base]
+            values = {source: latest.get(source, source) for source in node.all_input_nodes}
+            self._values[node] = values
+            parts = [writer for source in node.all_input_nodes for writer in writers[self.root[source]]]
+            self.sources[node] = tuple(dict.fromkeys([*values.values(), *parts]))
+            for source in _written(node):
+                writers[self.root[source]].append(node)
+                if base is source:
+                    for earlier in [source, *(a for a, b in latest.items() if b is values[source])]:
+                        latest[earlier] = node
+
+    def value(self, argument: Any, reader: fx.Node) -> Any:
+        """What an argument of a call is when it is read."""
+        return self._values[reader].get(argument, argument) if isinstance(argument, fx.Node) else argument
+
+    def written(self, node: fx.Node) -> tuple[fx.Node, ...]:
+        """The nodes that made the memory into which a call writes."""
+        return tuple(self.root[source] for source in _written(node))
+
+
+def _written(node: fx.Node) -> list[fx.Node]:
+    """The arguments into which a call writes."""
+    if node.op != "call_function" or not isinstance(node.target, torch._ops.OpOverload):
+        return []
+    return [
+        source
+        for i, argument in enumerate(node.target._schema.arguments)
+        if argument.alias_info is not None and argument.alias_info.is_write
+        for source in _nodes(node.args[i] if i < len(node.args) else node.kwargs.get(argument.name))
+    ]
+
+
+def _nodes(value: Any) -> list[fx.Node]:
+    found: list[fx.Node] = []
+    fx.node.map_arg(value, found.append)
+    return found
+
+
+def _base(node: fx.Node) -> fx.Node | None:
+    """The argument in whose memory a call's result lies, as a view of it or written in place."""
+    if node.op != "call_function" or not node.args or not isinstance(node.args[0], fx.Node):
+        return None
+    if not isinstance(node.target, torch._ops.OpOverload):
+        return node.args[0] if getattr(node.target, "__name__", "") == "getitem" else None
+    schema = node.target._schema
+    shares = any(result.alias_info is not None for result in schema.returns)
+    return node.args[0] if shares or schema.name in _MAY_ALIAS else None
