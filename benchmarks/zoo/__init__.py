@@ -8,6 +8,7 @@ when a model is built, so that the list of names costs nothing.
 """
 
 import importlib
+import importlib.util
 import pkgutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -16,14 +17,16 @@ from typing import Any
 import torch
 from torch import nn
 
+from benchmarks.zoo.torchvision_import import torchvision
+
 
 @dataclass(frozen=True)
 class Entry:
     """One architecture: how to build it with fresh random weights, and what to call it with.
 
     example: a fresh call, in any form that `penjing.workload.ExampleInputs.of` reads. needs: the package that must be
-    installed. held_out: the model was named before anyone had seen how it fares, and nothing was mended for it before
-    its first result was written down.
+    installed, beside torch. held_out: the model was named before anyone had seen how it fares, and nothing was mended
+    for it before its first result was written down.
     """
 
     name: str
@@ -34,8 +37,15 @@ class Entry:
     needs: str = ""
     held_out: bool = False
 
+    @property
+    def missing(self) -> bool:
+        """Whether the package that the model needs is not installed."""
+        return bool(self.needs) and importlib.util.find_spec(self.needs) is None
+
     def make(self, seed: int = 0) -> tuple[nn.Module, Any]:
         """The model in eval mode, and its example inputs."""
+        if self.needs and importlib.util.find_spec("torchvision") is not None:
+            torchvision()  # timm and transformers import it where it is installed
         torch.manual_seed(seed)
         return self.build().eval(), self.example()
 

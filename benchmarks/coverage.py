@@ -1,0 +1,150 @@
+"""How far the structural cut reaches: every model of the zoo is cut, proven, trained for a step and deployed.
+
+    python -m benchmarks.coverage                       # what has no result of this version yet; then the page
+    python -m benchmarks.coverage --shard 0/2           # every second model
+    python -m benchmarks.coverage --only 'timm/*' --again
+    python -m benchmarks.coverage --page                # only summarise what there is
+
+Each model has a process of its own with limits on time and memory. Its weights are random and hide nothing: no tensor
+is constant, no layer's contribution vanishes. 30 % and 60 % of the units of every group are cut, drawn at random, once
+of the exact groups alone and once of all. Rows go to results/coverage/<shard>.jsonl as they come, the newest of a model
+counts; the summary goes to results/coverage.json and docs/coverage.md. Torch-Pruning runs beside it, once for a model.
+"""
+
+import argparse
+import fnmatch
+import hashlib
+import importlib
+import json
+import logging
+import tempfile
+import time
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import penjing
+from benchmarks.common import RESULTS, record
+from benchmarks.trials.page import summarise, write_page
+from benchmarks.trials.peer import try_peer
+from benchmarks.trials.processes import limited
+from benchmarks.trials.trial import try_model
+from benchmarks.zoo import ZOO, Entry
+from benchmarks.zoo.torchvision_import import torchvision
+from penjing.runtimes import export
+
+ROWS = RESULTS / "coverage"
+CPU_S, PEER_CPU_S, WALL_S = 300, 60, 1500.0
+MEMORY_BYTES = 6 * 2**30
+
+
+def version() -> str:
+    """A hash of what decides a result: the structure room and the trial."""
+    files = [*Path(penjing.__file__).parent.glob("structure/**/*.py"), *(Path(__file__).parent / "trials").glob("*.py")]
+    content = b"".join(path.read_bytes() for path in sorted(files) if path.name != "page.py")
+    return hashlib.sha256(content).hexdigest()[:12]
+
+
+def read_rows() -> dict[str, dict[str, Any]]:
+    """The newest row of each model of the zoo, from every shard."""
+    lines = (line for path in ROWS.glob("*.jsonl") for line in path.read_text("utf-8").splitlines())
+    newest = {row["name"]: row for row in sorted(map(json.loads, lines), key=lambda row: row["when"])}
+    return {name: newest[name] for name in ZOO if name in newest}
+
+
+def run(entry: Entry, known: dict[str, Any], now: str, quick: bool) -> dict[str, Any]:
+    """Try one model; the peer's result is kept from an earlier run, for its code does not change."""
+    start = time.time()
+    row = {"name": entry.name, "family": entry.family, "held_out": entry.held_out, "version": now, "when": start}
+    trial = partial(try_model, entry, deployed=not quick)
+    told = limited(trial, cpu_s=CPU_S, wall_s=WALL_S, memory_bytes=MEMORY_BYTES)
+    kept = {key: known[key] for key in (("onnx", "peer") if quick else ("peer",)) if key in known}
+    if not quick and "peer" not in known:
+        trial = partial(try_peer, entry)
+        kept["peer"] = limited(trial, cpu_s=PEER_CPU_S, wall_s=WALL_S, memory_bytes=MEMORY_BYTES)
+    first = known.get("first") or verdict(told)
+    return {**row, "wall_s": round(time.time() - start, 1), "first": first, **told, **kept}
+
+
+def verdict(row: dict[str, Any]) -> str:
+    """One word or sentence for a row: passed, not exportable, or what failed first.
+
+    >>> verdict({"export": {"error": "data-dependent"}}), verdict({"died": "no end after 300 s"})
+    ('not exportable', 'no end after 300 s')
+    """
+    if "error" in row.get("export", {}):
+        return "not exportable"
+    if "died" in row:
+        return str(row["died"])
+    if not any(row["cuts"].values()):
+        return "nothing to cut"
+    for name, cut in row["cuts"].items():
+        for check in ("cut", "runs", "proof", "zeroed", "trains"):
+            if check in cut and not cut[check]["passed"]:
+                return f"{name} %: {check}: {cut[check].get('what') or cut[check].get('difference', '')}"
+    return "passed"
+
+
+def warm_up() -> None:
+    """Import here, once, what every trial would import in its own process."""
+    for entry in ZOO.values():
+        if not entry.missing and entry.needs:
+            importlib.import_module(entry.needs) if entry.needs != "torchvision" else torchvision()
+    with tempfile.TemporaryDirectory() as folder:
+        export(torch.nn.Linear(2, 2), torch.zeros(2, 2), f"{folder}/onnx")
+    with suppress(ImportError):
+        importlib.import_module("torch_pruning")
+
+
+def chosen(only: str, shard: str) -> Iterator[Entry]:
+    """The models whose names match a pattern, every n-th of them."""
+    i, n = map(int, shard.split("/"))
+    names = [name for name in ZOO if fnmatch.fnmatch(name, only) or only in name]
+    yield from (ZOO[name] for name in names[i::n])
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", default="*", metavar="PATTERN", help="names of models, as a shell pattern or a part")
+    parser.add_argument("--shard", default="0/1", metavar="I/N", help="every N-th model, from the I-th on")
+    parser.add_argument("--again", action="store_true", help="also what has a result of this version of the code")
+    parser.add_argument("--failed", action="store_true", help="only what did not pass before")
+    parser.add_argument("--new", action="store_true", help="only what has no result at all")
+    parser.add_argument("--quick", action="store_true", help="neither ONNX nor the peer: what is known of them stays")
+    parser.add_argument("--page", action="store_true", help="run nothing; summarise what there is")
+    args = parser.parse_args(arguments)
+
+    warnings.filterwarnings("ignore")
+    logging.disable(logging.WARNING)
+    now, rows = version(), read_rows()
+    if not args.page:
+        warm_up()
+    path = ROWS / f"{args.shard.replace('/', '-of-')}.jsonl"
+    ROWS.mkdir(parents=True, exist_ok=True)
+    for entry in () if args.page else chosen(args.only, args.shard):
+        known = rows.get(entry.name)
+        done = known is not None and (
+            args.new
+            or (known["version"] == now and not args.again)
+            or (args.failed and verdict(known) in ("passed", "not exportable"))
+        )
+        if done or entry.missing:
+            print(f"{entry.name}: {'known' if done else f'{entry.needs} is not installed'}", flush=True)
+            continue
+        row = run(entry, known or {}, now, args.quick)
+        with path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+        print(f"{entry.name}: {verdict(row)} ({row['wall_s']:.0f} s)", flush=True)
+    rows = read_rows()
+    if rows and args.only == "*":
+        record("coverage", summarise(rows, verdict))
+        write_page(rows, verdict)
+
+
+if __name__ == "__main__":
+    main()
