@@ -1,449 +1,30 @@
 """Every row of the table of rules against brute force, at random shapes."""
 
+import json
+from pathlib import Path
+
 import pytest
-import torch
+from rule_cases import CASES
 
-from penjing.structure.rules import RULES
-from penjing.structure.rules.indexing import whole
-from penjing.testing.rules import Draw, RuleCase, Whole
+from penjing.structure.rules import FROZEN, RULES, find_rule, frozen_because
+from penjing.structure.rules.elementwise import SILENT
+from penjing.testing.rules import RuleCase
 
-aten = torch.ops.aten
-_SKIPPED = {
+_RANDOM = {
     # Their values are random, so that there is nothing to compare; they follow the rule of every elementwise operator.
     *("dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout", "native_dropout", "rrelu", "bernoulli"),
-    *("rand_like", "randn_like", "empty_like", "rand", "randn", "empty", "new_empty"),
+    *("rand_like", "randn_like", "randint_like", "empty_like", "rand", "randn", "randint", "empty", "new_empty"),
+    *("poisson", "uniform", "normal", "normal_", "log_normal", "cauchy", "exponential", "geometric", "random"),
+    *("rrelu_with_noise", "randperm"),
 }
-
-
-def unary(name: str, positive: bool = False) -> RuleCase:
-    def arguments(draw: Draw) -> tuple[object, ...]:
-        return ((draw.positive if positive else draw.tensor)(draw.size(), draw.size()),)
-
-    return RuleCase(getattr(aten, name).default, arguments, groups=2)
-
-
-def binary(operator: object, *extra: object, **keywords: object) -> RuleCase:
-    def arguments(draw: Draw) -> tuple[object, ...]:
-        a, b = draw.size(), draw.size()
-        return (draw.positive(3, a, b), draw.positive(a, 1), *extra, dict(keywords))
-
-    return RuleCase(operator, arguments, groups=3)
-
-
-UNARY = """
-    relu relu6 gelu silu mish elu celu selu leaky_relu hardtanh hardswish hardsigmoid hardshrink softshrink
-    softplus log_sigmoid sigmoid tanh sinh cosh asinh atanh sin cos tan asin acos atan exp exp2 expm1 sqrt
-    square neg abs sign sgn floor ceil round trunc frac erf erfc erfinv i0 isnan isinf isfinite logical_not
-    nan_to_num clone contiguous alias positive zeros_like ones_like detach zero lift_fresh_copy lift_fresh
-"""
-POSITIVE = "logit acosh log log2 log10 log1p rsqrt reciprocal lgamma digamma"
-BINARY = """add.Tensor sub.Tensor mul.Tensor div.Tensor rsub.Tensor true_divide.Tensor divide.Tensor multiply.Tensor
-    subtract.Tensor floor_divide.default remainder.Tensor fmod.Tensor pow.Tensor_Tensor float_power.Tensor_Tensor
-    maximum.default minimum.default fmax.default fmin.default atan2.default hypot.default copysign.Tensor
-    heaviside.default eq.Tensor ne.Tensor lt.Tensor le.Tensor gt.Tensor ge.Tensor logical_and.default
-    logical_or.default logical_xor.default xlogy.Tensor logaddexp.default"""
-
-
-def overload(name: str) -> object:
-    packet, which = name.split(".")
-    return getattr(getattr(aten, packet), which)
-
-
-def bools(draw: Draw, *shape: int) -> torch.Tensor:
-    return draw.tensor(*shape) > 0
-
-
-CASES: list[RuleCase] = [
-    *(unary(name) for name in UNARY.split()),
-    *(unary(name, positive=True) for name in POSITIVE.split()),
-    *(binary(overload(name)) for name in BINARY.split()),
-    RuleCase(aten.clamp.default, lambda d: (d.tensor(3, d.size()), -0.5, 0.5), groups=2),
-    RuleCase(aten.clamp_min.default, lambda d: (d.tensor(3, d.size()), 0.1), groups=2),
-    RuleCase(aten.clamp_max.default, lambda d: (d.tensor(3, d.size()), 0.1), groups=2),
-    RuleCase(aten.threshold.default, lambda d: (d.tensor(3, d.size()), 0.1, 0.0), groups=2),
-    RuleCase(aten.full_like.default, lambda d: (d.tensor(3, d.size()), 2.0), groups=2),
-    RuleCase(aten.fill.Scalar, lambda d: (d.tensor(3, d.size()), 2.0), groups=2),
-    RuleCase(aten.to.dtype, lambda d: (d.tensor(3, d.size()), torch.float64), groups=2),
-    RuleCase(aten._to_copy.default, lambda d: (d.tensor(3, d.size()), {"dtype": torch.float32}), groups=2),
-    RuleCase(aten.type_as.default, lambda d: (d.tensor(3, 4), Whole(d.tensor(2).float())), groups=2),
-    RuleCase(aten.lerp.Scalar, lambda d: (d.tensor(3, 4), d.tensor(3, 4), 0.3), groups=2),
-    RuleCase(aten.addcmul.default, lambda d: (d.tensor(3, 4), d.tensor(4), d.tensor(3, 1)), groups=2),
-    RuleCase(aten.addcdiv.default, lambda d: (d.tensor(3, 4), d.tensor(4), d.positive(3, 4)), groups=2),
-    RuleCase(aten.where.self, lambda d: (bools(d, 3, 4), d.tensor(4), d.tensor(3, 1)), groups=2),
-    RuleCase(aten.masked_fill.Scalar, lambda d: (d.tensor(3, 4), bools(d, 4), 0.5), groups=2),
-    RuleCase(aten.copy.default, lambda d: (d.tensor(3, 4), d.tensor(4)), groups=2),
-    RuleCase(aten.expand_as.default, lambda d: (d.tensor(1, 4), d.tensor(3, 4)), groups=2),
-    *(
-        RuleCase(getattr(aten, f"bitwise_{name}").Tensor, lambda d: (d.integers(9, 3, 4), d.integers(9, 4)), groups=0)
-        for name in ("and", "or", "xor")
-    ),
-    *(
-        RuleCase(getattr(aten, f"__{name}__").Tensor, lambda d: (d.integers(9, 3, 4), d.integers(9, 4)), groups=0)
-        for name in ("and", "or", "xor")
-    ),
-    RuleCase(aten.bitwise_not.default, lambda d: (d.integers(9, 3, 4),), groups=0),
-    RuleCase(aten.prelu.default, lambda d: (d.tensor(2, 5, 3), d.tensor(5)), groups=3),
-    # convolutions: output channels, input channels; the batch of a labelled input is one more
-    RuleCase(aten.conv1d.default, lambda d: (d.tensor(2, 4, 6), d.tensor(d.size(), 4, 3), None), groups=3),
-    RuleCase(aten.conv2d.default, lambda d: (d.tensor(2, 6, 5, 5), d.tensor(4, 6, 3, 3), d.tensor(4)), groups=3),
-    RuleCase(aten.conv2d.default, lambda d: (d.tensor(6, 5, 5), d.tensor(4, 6, 3, 3), d.tensor(4)), groups=2),
-    RuleCase(
-        aten.conv2d.default,
-        lambda d: (Whole(d.tensor(2, 6, 5, 5)), d.tensor(4, 6, 3, 3), d.tensor(4), [1, 1], [1, 1]),
-        groups=1,
-    ),
-    RuleCase(  # groups, inputs within a group, outputs within a group, batch
-        aten.conv2d.default,
-        lambda d: (d.tensor(2, 6, 4, 4), d.tensor(9, 2, 3, 3), d.tensor(9), [1, 1], [0, 0], [1, 1], 3),
-        groups=4,
-    ),
-    RuleCase(  # depthwise: one group is one channel
-        aten.conv2d.default,
-        lambda d: (d.tensor(2, 6, 4, 4), d.tensor(6, 1, 3, 3), None, [1, 1], [0, 0], [1, 1], 6),
-        groups=2,
-    ),
-    RuleCase(aten.conv3d.default, lambda d: (d.tensor(2, 3, 3, 3, 3), d.tensor(4, 3, 2, 2, 2)), groups=3),
-    RuleCase(aten.conv_transpose1d.default, lambda d: (d.tensor(2, 3, 4), d.tensor(3, 5, 2), d.tensor(5)), groups=3),
-    RuleCase(
-        aten.conv_transpose2d.input, lambda d: (d.tensor(2, 3, 4, 4), d.tensor(3, 5, 2, 2), d.tensor(5)), groups=3
-    ),
-    RuleCase(
-        aten.conv_transpose2d.input,
-        lambda d: (d.tensor(2, 6, 4, 4), d.tensor(6, 2, 2, 2), d.tensor(6), [1, 1], [0, 0], [0, 0], 3),
-        groups=4,
-    ),
-    RuleCase(aten.conv_transpose3d.input, lambda d: (d.tensor(2, 3, 2, 2, 2), d.tensor(3, 4, 2, 2, 2)), groups=3),
-    *(
-        RuleCase(
-            aten.convolution.default,
-            lambda d, t=t: (d.tensor(2, 6, 4, 4), d.tensor(6, 2, 3, 3), None, [1, 1], [0, 0], [1, 1], t, [0, 0], 3),
-            groups=4,
-        )
-        for t in (False, True)
-    ),
-    # products
-    RuleCase(aten.linear.default, lambda d: (d.tensor(2, 5, 4), d.tensor(3, 4), d.tensor(3)), groups=4),
-    RuleCase(aten.matmul.default, lambda d: (d.tensor(2, 3, 4), d.tensor(4, 5)), groups=4),
-    RuleCase(aten.matmul.default, lambda d: (d.tensor(2, 3, 4), d.tensor(4)), groups=3),
-    RuleCase(aten.matmul.default, lambda d: (d.tensor(4), d.tensor(2, 4, 3)), groups=3),
-    RuleCase(aten.mm.default, lambda d: (d.tensor(3, 4), d.tensor(4, 2)), groups=3),
-    RuleCase(aten.bmm.default, lambda d: (d.tensor(2, 3, 4), d.tensor(2, 4, 5)), groups=4),
-    RuleCase(aten.mv.default, lambda d: (d.tensor(3, 4), d.tensor(4)), groups=2),
-    RuleCase(aten.dot.default, lambda d: (d.tensor(4), d.tensor(4)), groups=1),
-    RuleCase(aten.addmm.default, lambda d: (d.tensor(2), d.tensor(3, 4), d.tensor(4, 2)), groups=3),
-    RuleCase(aten.baddbmm.default, lambda d: (d.tensor(2, 1, 5), d.tensor(2, 3, 4), d.tensor(2, 4, 5)), groups=4),
-    # norms
-    RuleCase(
-        aten.batch_norm.default,
-        lambda d: (d.tensor(2, 5, 3), d.tensor(5), d.tensor(5), d.tensor(5), d.positive(5), False, 0.1, 1e-5, False),
-        groups=3,
-    ),
-    RuleCase(
-        aten.instance_norm.default,
-        lambda d: (
-            Whole(d.tensor(1, 5, 3)).tensor.requires_grad_(False),
-            d.tensor(5),
-            d.tensor(5),
-            None,
-            None,
-            True,
-            0.1,
-            1e-5,
-            False,
-        ),
-        groups=2,
-        exact=False,
-    ),
-    RuleCase(aten.layer_norm.default, lambda d: (d.tensor(2, 5), [5], d.tensor(5), d.tensor(5)), groups=2, exact=False),
-    RuleCase(aten.rms_norm.default, lambda d: (d.tensor(2, 5), [5], d.tensor(5)), groups=2, exact=False),
-    RuleCase(
-        aten.group_norm.default, lambda d: (d.tensor(2, 6, 3), 3, d.tensor(6), d.tensor(6)), groups=4, exact=False
-    ),
-    RuleCase(aten.softmax.int, lambda d: (d.tensor(2, 5), -1), groups=2, exact=False),
-    RuleCase(aten.log_softmax.int, lambda d: (d.tensor(2, 5), -1), groups=2, exact=False),
-    RuleCase(aten._softmax.default, lambda d: (d.tensor(2, 5), -1, False), groups=2, exact=False),
-    RuleCase(aten._log_softmax.default, lambda d: (d.tensor(2, 5), -1, False), groups=2, exact=False),
-    RuleCase(aten._weight_norm.default, lambda d: (d.tensor(4, 5), d.positive(4, 1)), groups=2, exact=False),
-    # views
-    RuleCase(aten.view.default, lambda d: (d.tensor(2, 12), [2, 3, 4]), groups=3),
-    RuleCase(aten.view.default, lambda d: (d.tensor(2, 3, 4), [2, -1]), groups=3),
-    RuleCase(aten.view.default, lambda d: (d.tensor(4, 6), [2, 2, 2, 3]), groups=4),
-    RuleCase(aten.reshape.default, lambda d: (d.tensor(3, 4, 2), [12, 2]), groups=3),
-    RuleCase(aten._unsafe_view.default, lambda d: (d.tensor(3, 4), [12]), groups=2),
-    RuleCase(aten.view_copy.default, lambda d: (d.tensor(3, 4), [12]), groups=2),
-    RuleCase(aten._reshape_alias.default, lambda d: (d.tensor(3, 4), [12], [1]), groups=2),
-    RuleCase(aten.flatten.using_ints, lambda d: (d.tensor(2, 3, 4), 1), groups=3),
-    RuleCase(aten.ravel.default, lambda d: (d.tensor(3, 4),), groups=2),
-    RuleCase(aten.squeeze.dim, lambda d: (d.tensor(3, 1, 4), 1), groups=2),
-    RuleCase(aten.reshape_as.default, lambda d: (d.tensor(3, 4), Whole(d.tensor(4, 3))), groups=0),
-    RuleCase(aten.view_as.default, lambda d: (d.tensor(3, 4), Whole(d.tensor(12))), groups=0),
-    RuleCase(aten.unflatten.int, lambda d: (d.tensor(2, 12, 3), 1, [3, 4]), groups=4),
-    RuleCase(aten.unflatten.int, lambda d: (d.tensor(2, 12), -1, [3, -1]), groups=3),
-    RuleCase(aten.unsqueeze.default, lambda d: (d.tensor(3, 4), -2), groups=2),
-    RuleCase(aten.permute.default, lambda d: (d.tensor(2, 3, 4), [2, 0, 1]), groups=3),
-    RuleCase(aten.permute_copy.default, lambda d: (d.tensor(2, 3, 4), [2, 0, 1]), groups=3),
-    RuleCase(aten.transpose.int, lambda d: (d.tensor(2, 3, 4), 0, -1), groups=3),
-    RuleCase(aten.swapaxes.default, lambda d: (d.tensor(2, 3, 4), 0, -1), groups=3),
-    RuleCase(aten.swapdims.default, lambda d: (d.tensor(2, 3, 4), 0, 1), groups=3),
-    RuleCase(aten.t.default, lambda d: (d.tensor(2, 3),), groups=2),
-    RuleCase(aten.numpy_T.default, lambda d: (d.tensor(2, 3),), groups=2),
-    RuleCase(aten.mT.default, lambda d: (d.tensor(2, 3, 4),), groups=3),
-    RuleCase(aten.movedim.int, lambda d: (d.tensor(2, 3, 4), 0, -1), groups=3),
-    RuleCase(aten.movedim.intlist, lambda d: (d.tensor(2, 3, 4, 5), [0, 1], [-1, 0]), groups=4),
-    RuleCase(aten.moveaxis.int, lambda d: (d.tensor(2, 3, 4), 2, 0), groups=3),
-    RuleCase(aten.expand.default, lambda d: (d.tensor(3, 1), [-1, 4]), groups=1),
-    RuleCase(aten.expand_copy.default, lambda d: (d.tensor(4), [3, 4]), groups=1),
-    RuleCase(aten.broadcast_to.default, lambda d: (d.tensor(3, 1), [3, 4]), groups=1),
-    RuleCase(aten.cat.default, lambda d: ([d.tensor(2, d.size()), d.tensor(2, d.size())], 1), groups=3),
-    RuleCase(aten.concat.default, lambda d: ([d.tensor(2, d.size()), d.tensor(2, d.size())], -1), groups=3),
-    RuleCase(aten.concatenate.default, lambda d: ([d.tensor(d.size(), 2), d.tensor(d.size(), 2)],), groups=3),
-    RuleCase(aten.stack.default, lambda d: ([d.tensor(3, 4), d.tensor(3, 4)], 1), groups=2),
-    RuleCase(aten.repeat.default, lambda d: (d.tensor(3, 4), [2, 1, 3]), groups=2),
-    RuleCase(aten.tile.default, lambda d: (d.tensor(2, 3, 4), [2, 1]), groups=3),
-    RuleCase(aten.flip.default, lambda d: (d.tensor(3, 4), [-1]), groups=2),
-    RuleCase(aten.fliplr.default, lambda d: (d.tensor(3, 4),), groups=2),
-    RuleCase(aten.flipud.default, lambda d: (d.tensor(3, 4),), groups=2),
-    RuleCase(aten.pixel_shuffle.default, lambda d: (d.tensor(2, 12, 2, 3), 2), groups=2),
-    RuleCase(aten.pixel_unshuffle.default, lambda d: (d.tensor(2, 3, 4, 4), 2), groups=2),
-    RuleCase(aten.channel_shuffle.default, lambda d: (d.tensor(2, 6, 3, 3), 2), groups=5),
-    # parts
-    RuleCase(aten.slice.Tensor, lambda d: (d.tensor(3, 8), 1, 2, 6), groups=3),
-    RuleCase(aten.slice.Tensor, lambda d: (d.tensor(3, 8), -1, -5, 9223372036854775807), groups=3),
-    RuleCase(aten.slice.Tensor, lambda d: (d.tensor(8, 3), 0, 1, 9223372036854775807, 2), groups=2),
-    RuleCase(aten.slice.Tensor, lambda d: (d.tensor(4, 3), 0, 0, 4), groups=2),
-    RuleCase(aten.narrow.default, lambda d: (d.tensor(3, 8), 1, 2, 4), groups=3),
-    RuleCase(aten.select.int, lambda d: (d.tensor(5, 8), 1, 3), groups=2),
-    RuleCase(aten.select.int, lambda d: (d.tensor(5, 8), 0, -2), groups=2),
-    RuleCase(aten.select_copy.int, lambda d: (d.tensor(5, 8), 0, -2), groups=2),
-    RuleCase(aten.split.Tensor, lambda d: (d.tensor(3, 8), 3, 1), groups=4),
-    RuleCase(aten.unsafe_split.Tensor, lambda d: (d.tensor(3, 8), 3, 1), groups=4),
-    RuleCase(aten.split_copy.Tensor, lambda d: (d.tensor(3, 8), 3, 1), groups=4),
-    RuleCase(aten.split_with_sizes.default, lambda d: (d.tensor(3, 8), [2, 6], 1), groups=3),
-    RuleCase(aten.chunk.default, lambda d: (d.tensor(3, 8), 2, -1), groups=3),
-    RuleCase(aten.unsafe_chunk.default, lambda d: (d.tensor(3, 8), 2, -1), groups=3),
-    RuleCase(aten.tensor_split.sections, lambda d: (d.tensor(3, 7), 3, 1), groups=4),
-    RuleCase(aten.unbind.int, lambda d: (d.tensor(3, 4), 0), groups=1),
-    RuleCase(aten.roll.default, lambda d: (d.tensor(3, 4), [1], [1]), groups=1),
-    RuleCase(aten.embedding.default, lambda d: (d.tensor(7, 4), Whole(d.integers(7, 2, 3))), groups=1),
-    RuleCase(aten.index_select.default, lambda d: (d.tensor(5, 4), 0, Whole(d.integers(5, 3))), groups=1),
-    RuleCase(aten.index.Tensor, lambda d: (d.tensor(5, 4, 3), [None, Whole(d.integers(4, 2))]), groups=2),
-    RuleCase(
-        aten.index.Tensor,
-        lambda d: (d.tensor(5, 4, 3), [Whole(d.integers(5, 2)), None, Whole(d.integers(3, 2))]),
-        groups=1,
-    ),
-    # statistics
-    *(
-        RuleCase(getattr(aten, n).dim, lambda d: (d.tensor(3, 4, 2), [1]), groups=3, exact=False)
-        for n in ("mean", "var", "std")
-    ),
-    RuleCase(aten.sum.dim_IntList, lambda d: (d.tensor(3, 4, 2), [1], True), groups=3, exact=False),
-    RuleCase(aten.nansum.default, lambda d: (d.tensor(3, 4, 2), [1], True), groups=3, exact=False),
-    RuleCase(aten.nanmean.default, lambda d: (d.tensor(3, 4, 2), [1], True), groups=3, exact=False),
-    RuleCase(aten.prod.dim_int, lambda d: (d.tensor(3, 4), 1), groups=2, exact=False),
-    *(
-        RuleCase(getattr(aten, n).dim, lambda d: (d.tensor(3, 4), [1]), groups=2, exact=False)
-        for n in ("var_mean", "std_mean")
-    ),
-    *(
-        RuleCase(getattr(aten, n).default, lambda d: (d.tensor(3, 4), [-1], True), groups=2, exact=False)
-        for n in ("amax", "amin", "logsumexp")
-    ),
-    *(
-        RuleCase(getattr(aten, n).dim, lambda d: (d.tensor(3, 4), 1), groups=2, exact=False)
-        for n in ("max", "min", "median", "all", "any")
-    ),
-    RuleCase(aten.max.other, lambda d: (d.tensor(3, 4), d.tensor(4)), groups=2),
-    *(
-        RuleCase(getattr(aten, n).default, lambda d: (d.tensor(3, 4), 1), groups=2, exact=False)
-        for n in ("argmax", "argmin", "mode")
-    ),
-    RuleCase(aten.aminmax.default, lambda d: (d.tensor(3, 4), {"dim": 1}), groups=2, exact=False),
-    RuleCase(aten.norm.ScalarOpt_dim, lambda d: (d.tensor(3, 4), 2, [1]), groups=2, exact=False),
-    RuleCase(aten.linalg_vector_norm.default, lambda d: (d.tensor(3, 4), 2, [1]), groups=2, exact=False),
-    *(
-        RuleCase(getattr(aten, n).default, lambda d: (d.tensor(3, 4), 1), groups=2, exact=False)
-        for n in ("cumsum", "cumprod", "cummax", "cummin", "logcumsumexp")
-    ),
-    # positions
-    RuleCase(aten.max_pool1d.default, lambda d: (d.tensor(2, 3, 6), [2]), groups=2),
-    RuleCase(aten.max_pool2d.default, lambda d: (d.tensor(2, 3, 4, 4), [2, 2]), groups=2),
-    RuleCase(aten.max_pool3d.default, lambda d: (d.tensor(2, 3, 2, 2, 2), [2, 2, 2]), groups=2),
-    RuleCase(aten.max_pool2d_with_indices.default, lambda d: (d.tensor(2, 3, 4, 4), [2, 2]), groups=2),
-    RuleCase(aten.max_pool3d_with_indices.default, lambda d: (d.tensor(2, 3, 2, 2, 2), [2, 2, 2]), groups=2),
-    RuleCase(aten.avg_pool1d.default, lambda d: (d.tensor(2, 3, 6), [2]), groups=2),
-    RuleCase(aten.avg_pool2d.default, lambda d: (d.tensor(2, 3, 4, 4), [2, 2]), groups=2),
-    RuleCase(aten.avg_pool3d.default, lambda d: (d.tensor(2, 3, 2, 2, 2), [2, 2, 2]), groups=2),
-    *(
-        RuleCase(
-            getattr(aten, f"adaptive_avg_pool{r}d").default,
-            lambda d, r=r: (d.tensor(2, 3, *[4] * r), [2] * r),
-            groups=2,
-        )
-        for r in (1, 2, 3)
-    ),
-    *(
-        RuleCase(
-            getattr(aten, f"adaptive_max_pool{r}d").default,
-            lambda d, r=r: (d.tensor(2, 3, *[4] * r), [2] * r),
-            groups=2,
-        )
-        for r in (1, 2, 3)
-    ),
-    *(
-        RuleCase(
-            getattr(aten, f"_adaptive_avg_pool{r}d").default,
-            lambda d, r=r: (d.tensor(2, 3, *[4] * r), [2] * r),
-            groups=2,
-        )
-        for r in (2, 3)
-    ),
-    *(
-        RuleCase(getattr(aten, f"{n}{r}d").vec, lambda d, r=r: (d.tensor(2, 3, *[3] * r), [6] * r, None), groups=2)
-        for n in ("upsample_nearest", "_upsample_nearest_exact")
-        for r in (1, 2)
-    ),
-    RuleCase(aten.upsample_nearest3d.vec, lambda d: (d.tensor(2, 3, 2, 2, 2), [4, 4, 4], None), groups=2),
-    *(
-        RuleCase(getattr(aten, n).vec, lambda d, r=r: (d.tensor(2, 3, *[3] * r), [6] * r, False, None), groups=2)
-        for n, r in (
-            ("upsample_linear1d", 1),
-            ("upsample_bilinear2d", 2),
-            ("upsample_bicubic2d", 2),
-            ("upsample_trilinear3d", 3),
-            ("_upsample_bilinear2d_aa", 2),
-            ("_upsample_bicubic2d_aa", 2),
-        )
-    ),
-    RuleCase(aten.pad.default, lambda d: (d.tensor(2, 3, 4, 4), [1, 1, 0, 0]), groups=3),
-    RuleCase(aten.constant_pad_nd.default, lambda d: (d.tensor(2, 3, 4), [1, 1]), groups=2),
-    *(
-        RuleCase(
-            getattr(aten, f"{n}_pad{r}d").default, lambda d, r=r: (d.tensor(2, 3, *[3] * r), [1] * (2 * r)), groups=2
-        )
-        for n in ("reflection", "replication")
-        for r in (1, 2, 3)
-    ),
-    # made from nothing
-    RuleCase(aten.zeros.default, lambda d: ([3, 4],), groups=0),
-    RuleCase(aten.ones.default, lambda d: ([3, 4],), groups=0),
-    RuleCase(aten.full.default, lambda d: ([3, 4], 2.0), groups=0),
-    RuleCase(aten.new_zeros.default, lambda d: (d.tensor(2), [3, 4]), groups=1),
-    RuleCase(aten.new_ones.default, lambda d: (d.tensor(2), [3, 4]), groups=1),
-    RuleCase(aten.new_full.default, lambda d: (d.tensor(2), [3, 4], 1.0), groups=1),
-    RuleCase(aten.arange.default, lambda d: (4,), groups=0),
-    RuleCase(aten.linspace.default, lambda d: (0, 1, 4), groups=0),
-    RuleCase(aten.eye.default, lambda d: (4,), groups=0),
-    RuleCase(aten.scalar_tensor.default, lambda d: (4.0,), groups=0),
-    RuleCase(aten.tril_indices.default, lambda d: (3, 3), groups=0),
-    RuleCase(aten.triu_indices.default, lambda d: (3, 3), groups=0),
-    RuleCase(aten.hann_window.default, lambda d: (4,), groups=0),
-    RuleCase(aten.bartlett_window.default, lambda d: (4,), groups=0),
-    RuleCase(aten.tril.default, lambda d: (d.tensor(2, 3, 3),), groups=1),
-    RuleCase(aten.triu.default, lambda d: (d.tensor(2, 3, 3),), groups=1),
-    RuleCase(aten.diagonal.default, lambda d: (d.tensor(2, 3, 3), {"dim1": -2, "dim2": -1}), groups=1),
-    # attention and recurrence
-    RuleCase(
-        aten.scaled_dot_product_attention.default,
-        lambda d: (d.tensor(2, 3, 5, 4), d.tensor(2, 3, 6, 4), d.tensor(2, 3, 6, 7), d.tensor(3, 5, 6)),
-        groups=4,
-    ),
-    RuleCase(
-        aten.scaled_dot_product_attention.default,
-        lambda d: (
-            d.tensor(2, 6, 5, 4),
-            d.tensor(2, 3, 5, 4),
-            d.tensor(2, 3, 5, 4),
-            None,
-            0.0,
-            True,
-            {"enable_gqa": True},
-        ),
-        groups=4,
-    ),
-    *(
-        RuleCase(
-            op,
-            lambda d, g=g, s=s: (
-                Whole(d.tensor(2, 4, 3)),
-                [d.tensor(1, 2, 5)] * s if s > 1 else d.tensor(1, 2, 5),
-                [d.tensor(5 * g, 3), d.tensor(5 * g, 5), d.tensor(5 * g), d.tensor(5 * g)],
-                True,
-                1,
-                0.0,
-                False,
-                False,
-                True,
-            ),
-            groups=1,
-        )
-        for op, g, s in (
-            (aten.lstm.input, 4, 2),
-            (aten.gru.input, 3, 1),
-            (aten.rnn_tanh.input, 1, 1),
-            (aten.rnn_relu.input, 1, 1),
-        )
-    ),
-    RuleCase(aten.outer.default, lambda d: (d.tensor(3), d.tensor(4)), groups=2),
-    RuleCase(aten.ger.default, lambda d: (d.tensor(3), d.tensor(4)), groups=2),
-    RuleCase(aten.addmv.default, lambda d: (d.tensor(3), d.tensor(3, 4), d.tensor(4)), groups=2),
-    RuleCase(
-        aten.bilinear.default, lambda d: (d.tensor(2, 3), d.tensor(2, 4), d.tensor(5, 3, 4), d.tensor(5)), groups=4
-    ),
-    RuleCase(aten.einsum.default, lambda d: ("bij,bjk->bik", [d.tensor(2, 3, 4), d.tensor(2, 4, 5)]), groups=4),
-    RuleCase(aten.einsum.default, lambda d: ("nchw, cd", [d.tensor(2, 3, 2, 2), d.tensor(3, 4)]), groups=5),
-    RuleCase(aten.slice_scatter.default, lambda d: (d.tensor(3, 8), d.tensor(3, 4), 1, 2, 6), groups=3),
-    RuleCase(aten.gather.default, lambda d: (d.tensor(3, 4), 1, Whole(d.integers(4, 3, 2))), groups=0),
-    RuleCase(aten.gather.default, lambda d: (d.tensor(3, 4), 1, d.integers(4, 3, 2)), groups=1),
-    RuleCase(aten.topk.default, lambda d: (d.tensor(3, 6), 2), groups=1),
-    RuleCase(aten.sort.default, lambda d: (d.tensor(3, 6), 1), groups=1),
-    RuleCase(aten.argsort.default, lambda d: (d.tensor(3, 6), 1), groups=1),
-    RuleCase(aten.kthvalue.default, lambda d: (d.tensor(3, 6), 2, 1), groups=1),
-    RuleCase(aten.msort.default, lambda d: (d.tensor(3, 6),), groups=1),
-    RuleCase(aten.diff.default, lambda d: (d.tensor(3, 6),), groups=1),
-    RuleCase(aten.unfold.default, lambda d: (d.tensor(3, 6), 1, 2, 2), groups=1),
-    RuleCase(aten.repeat_interleave.self_int, lambda d: (d.tensor(3, 4), 2, 1), groups=2),
-    RuleCase(aten.glu.default, lambda d: (d.tensor(3, 8), -1), groups=2),
-    RuleCase(aten.im2col.default, lambda d: (d.tensor(2, 3, 4, 4), [2, 2], [1, 1], [0, 0], [1, 1]), groups=2),
-    RuleCase(aten.col2im.default, lambda d: (d.tensor(2, 12, 9), [4, 4], [2, 2], [1, 1], [0, 0], [1, 1]), groups=2),
-    RuleCase(aten.grid_sampler.default, lambda d: (d.tensor(2, 3, 4, 4), d.tensor(2, 5, 5, 2), 0, 0, False), groups=2),
-    RuleCase(
-        aten._native_batch_norm_legit_no_training.default,
-        lambda d: (d.tensor(2, 5, 3), d.tensor(5), d.tensor(5), d.tensor(5), d.positive(5), 0.1, 1e-5),
-        groups=3,
-    ),
-    RuleCase(
-        aten.native_layer_norm.default,
-        lambda d: (d.tensor(2, 5), [5], d.tensor(5), d.tensor(5), 1e-5),
-        groups=2,
-        exact=False,
-    ),
-    *(
-        RuleCase(
-            op,
-            lambda d, g=g, s=s: (
-                d.tensor(3, 4),
-                [d.tensor(3, 5)] * s if s > 1 else d.tensor(3, 5),
-                d.tensor(5 * g, 4),
-                d.tensor(5 * g, 5),
-                d.tensor(5 * g),
-                d.tensor(5 * g),
-            ),
-            groups=3,
-        )
-        for op, g, s in (
-            (aten.lstm_cell.default, 4, 2),
-            (aten.gru_cell.default, 3, 1),
-            (aten.rnn_tanh_cell.default, 1, 1),
-            (aten.rnn_relu_cell.default, 1, 1),
-        )
-    ),
-    # read or written by position: kept whole
-    RuleCase(aten.index_put.default, lambda d: (d.tensor(3, 4), [Whole(d.integers(3, 2))], d.tensor(2, 4)), groups=0),
-    RuleCase(aten.masked_scatter.default, lambda d: (d.tensor(3, 4), bools(d, 3, 4), d.tensor(12)), groups=0),
-    RuleCase(aten.as_strided.default, lambda d: (d.tensor(3, 4), [4, 3], [1, 4]), groups=0),
-    RuleCase(aten.histc.default, lambda d: (d.tensor(8), 4), groups=0),
-]
+_ELSEWHERE = {
+    # Operators that this machine cannot run: names of the same rule on accelerators.
+    *("cudnn_batch_norm", "miopen_batch_norm", "mkldnn_max_pool2d", "convolution_overrideable", "pin_memory"),
+    *("_scaled_dot_product_flash_attention", "_scaled_dot_product_efficient_attention"),
+    *("_scaled_dot_product_cudnn_attention", "_fused_rms_norm"),
+    "_grouped_mm",  # asks for widths in steps of sixteen bytes: see test_experts.py
+    *("_autocast_to_full_precision", "_autocast_to_reduced_precision"),
+}
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: str(case.operator))
@@ -454,15 +35,18 @@ def test_rule_agrees_with_brute_force(case: RuleCase) -> None:
 
 def test_every_rule_has_a_case() -> None:
     covered = {case.operator._schema.name for case in CASES}
-    silent = {
-        "_assert_tensor_metadata",
-        "sym_size",
-        "sym_numel",
-        "_assert_scalar",
-        "sym_constrain_range_for_size",
-        "item",
-    }
-    skipped = {f"aten::{name}" for name in _SKIPPED | silent}
-    kept_whole = {name for name, rule in RULES.items() if rule is whole}
-    missing = {name for name in RULES if name.startswith("aten::")} - covered - skipped - kept_whole
+    skipped = {f"aten::{name}" for name in _RANDOM | _ELSEWHERE | {*SILENT.split()}}
+    missing = {name for name in RULES if name.startswith("aten::")} - covered - skipped
     assert not missing
+
+
+def test_no_operator_is_both_ruled_and_frozen() -> None:
+    assert not RULES.keys() & FROZEN.keys()
+
+
+def test_operators_of_common_models_are_known() -> None:
+    """Every operator that the graphs of seventy architectures hold, before and after decomposition."""
+    seen = json.loads((Path(__file__).parent / "operators.json").read_text())
+    names = {name if "::" in name else f"aten::{name}" for name in seen}
+    assert len(names) >= 150
+    assert not {name for name in names if not find_rule(name) and not frozen_because(name)}

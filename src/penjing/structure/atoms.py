@@ -343,7 +343,7 @@ class Atoms:
                 self.freeze(label, "an empty tensor is reshaped")
             return [None] * len(after)
         result: list[Label] = []
-        for sources, targets in _blocks(before, after):
+        for sources, targets in blocks(before, after):
             if len(sources) == 1:
                 merged = labels[sources[0]]
             else:
@@ -374,12 +374,12 @@ def _pattern(column: Ids) -> Ids:
     return np.asarray(order[inverse.reshape(-1)])
 
 
-def _blocks(before: Sequence[int], after: Sequence[int]) -> Iterator[tuple[list[int], list[int]]]:
+def blocks(before: Sequence[int], after: Sequence[int]) -> Iterator[tuple[list[int], list[int]]]:
     """The finest pairing of runs of dimensions with equal products.
 
-    >>> list(_blocks((2, 12, 5), (2, 3, 4, 5)))
+    >>> list(blocks((2, 12, 5), (2, 3, 4, 5)))
     [([0], [0]), ([1], [1, 2]), ([2], [3])]
-    >>> list(_blocks((2, 8, 1, 1), (2, 8)))
+    >>> list(blocks((2, 8, 1, 1), (2, 8)))
     [([0], [0]), ([1], [1]), ([2], []), ([3], [])]
     """
     i = j = 0

@@ -3,11 +3,22 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor, fx
 
 from penjing.structure.atoms import Atoms, Ids, Label
 from penjing.structure.capture import Captured, fetch
-from penjing.structure.rules import Labels, Ruling, Shapes, Site, each_shape, find_rule, operator_name
+from penjing.structure.rules import (
+    Labels,
+    Ruling,
+    Shapes,
+    Site,
+    each_shape,
+    find_rule,
+    frozen_because,
+    operator_name,
+    owner_of,
+)
 from penjing.structure.rules.vanishing import vanishes
 
 
@@ -17,12 +28,14 @@ class Labelling:
 
     atoms: Atoms
     node_module: Mapping[str, str]
+    eager_safe: bool = False
     labels: dict[str, tuple[Labels, ...]] = field(default_factory=dict)
     parameters: dict[str, Labels] = field(default_factory=dict)
     rulings: dict[str, Ruling] = field(default_factory=dict)
     unknown: dict[str, str] = field(default_factory=dict)
     vanishing: set[str] = field(default_factory=set)
     inputs: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    _bases: dict[str, str] = field(default_factory=dict)
     _expanded: dict[int, tuple[Ids, Ids]] = field(default_factory=dict)
 
     def expanded(self, label: Ids) -> Ids:
@@ -38,10 +51,18 @@ class Labelling:
         """Every label of the outputs and inputs of a node."""
         return [label for node in (name, *self.inputs[name]) for each in self.labels.get(node, ()) for label in each]
 
+    def base(self, name: str) -> str:
+        """The node whose memory a node shows: itself, or the one of which it is a view."""
+        return self._bases.get(name, name)
 
-def label_graph(captured: Captured) -> Labelling:
-    """Walk over the graph in order. Inputs and outputs of the model are kept whole."""
-    labelling = Labelling(Atoms(), captured.node_module)
+
+def label_graph(captured: Captured, *, eager_safe: bool = False) -> Labelling:
+    """Walk over the graph in order. Inputs and outputs of the model are kept whole.
+
+    `eager_safe` leaves only cuts that the code of the model's own class has a chance to survive: parts of a chunk lose
+    the same indices, heads go whole, and fixed positions stay where they are.
+    """
+    labelling = Labelling(Atoms(), captured.node_module, eager_safe)
     atoms, shared = labelling.atoms, dict[int, Labels]()
     for node in captured.module.graph.nodes:
         shapes = captured.shapes.get(node.name)
@@ -58,6 +79,7 @@ def label_graph(captured: Captured) -> Labelling:
             labelling.labels[node.name] = _fixed(shapes)
         elif node.op == "call_function":
             labelling.labels[node.name] = _call(labelling, node, captured.shapes)
+            _follow_memory(labelling, node)
         else:
             _freeze_inputs(
                 labelling, node, "it is an output of the model" if node.op == "output" else f"{node.op} is unknown"
@@ -82,12 +104,16 @@ def _in_order_of_use(captured: Captured, parameters: Mapping[str, Labels]) -> di
 def _call(labelling: Labelling, node: fx.Node, shapes: Mapping[str, Shapes]) -> tuple[Labels, ...]:
     """Ask the rule of an operator; where there is none, or it cannot answer, freeze what the operator touches."""
     name = operator_name(node.target)
-    rule = find_rule(name)
+    rule, known = find_rule(name), frozen_because(name)
     if rule is None:
-        problem = "there is no rule"
+        problem = f"this operator {known}" if known else "there is no rule for this operator"
+    elif _unknown_size(node, shapes[node.name]):
+        known = problem = "the size of its result depends on the values of the inputs"
     else:
         try:
-            site = Site(node, labelling.atoms, labelling.labels, shapes, labelling.vanishing)
+            site = Site(
+                node, labelling.atoms, labelling.labels, shapes, labelling.vanishing, eager_safe=labelling.eager_safe
+            )
             ruling = rule(site)
             _check(ruling, shapes[node.name])
         except (TypeError, ValueError, IndexError, KeyError, AttributeError, AssertionError) as error:
@@ -97,12 +123,39 @@ def _call(labelling: Labelling, node: fx.Node, shapes: Mapping[str, Shapes]) -> 
             if all(vanishes(site, labels) for labels in ruling.outputs):
                 labelling.vanishing.add(node.name)
             return ruling.outputs
-    touched = any(len(labelling.atoms.free(label)) for label in labelling.labels_near(node.name))
-    if touched:
+    if not known and any(len(labelling.atoms.free(label)) for label in labelling.labels_near(node.name)):
         labelling.unknown.setdefault(name, problem)
-    owner = labelling.node_module.get(node.name)
-    _freeze_inputs(labelling, node, f"it enters {name}{f' of {owner}' if owner else ''}: {problem}")
+    owner = owner_of(node)
+    short = name.removeprefix("aten::").removeprefix("higher_order::")
+    _freeze_inputs(labelling, node, f"it enters {short}{f' of {owner}' if owner else ''}: {problem}")
     return _fixed(shapes[node.name])
+
+
+def _unknown_size(node: fx.Node, shapes: Shapes) -> bool:
+    """Whether an operator that gives tensors gives one whose shape is not known before it runs."""
+    value = node.meta.get("val")
+    values = value if isinstance(value, list | tuple) else [value]
+    known = each_shape(shapes) if shapes is not None else (None,) * len(values)
+    return any(isinstance(each, Tensor) and shape is None for each, shape in zip(values, known, strict=False))
+
+
+def _follow_memory(labelling: Labelling, node: fx.Node) -> None:
+    """Writing into a view changes what later readers of its base see: it vanishes no longer unless the result does.
+
+    Labels need no such care, for a view carries the labels of its base.
+    """
+    if not isinstance(node.target, torch._ops.OpOverload):
+        if node.name.startswith("getitem") and isinstance(node.args[0], fx.Node):
+            labelling._bases[node.name] = labelling.base(node.args[0].name)
+        return
+    arguments = [argument.alias_info for argument in node.target._schema.arguments]
+    for alias, value in zip(arguments, node.args, strict=False):
+        if alias is None or not isinstance(value, fx.Node):
+            continue
+        base = labelling.base(value.name)
+        labelling._bases[node.name] = base
+        if alias.is_write and node.name not in labelling.vanishing:
+            labelling.vanishing -= {name for name in labelling.labels if labelling.base(name) == base}
 
 
 def _check(ruling: Ruling, shapes: Shapes) -> None:

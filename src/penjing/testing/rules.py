@@ -98,6 +98,8 @@ class RuleCase:
         whole = _call(fx.GraphModule(masked, captured.module.graph), inputs)
         found = _call(done.captured.module, inputs)
         for i, (a, b) in enumerate(zip(whole, found, strict=True)):
+            if not isinstance(a, Tensor):
+                continue
             for dim, label in enumerate(coupling.labelling.labels["call"][i]):
                 kept = removal.kept(label)
                 if kept is not None:
@@ -134,6 +136,7 @@ def _capture_call(operator: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) 
             shapes[node.name] = tuple(leaf.shape)
         else:
             return leaf
+        node.meta["val"] = leaf.tensor if isinstance(leaf, Whole) else leaf
         return node
 
     placed = pytree.tree_map(place, (args, kwargs), is_leaf=lambda leaf: isinstance(leaf, Whole))

@@ -3,22 +3,27 @@
     @rule("linear")
     def linear(site: Site) -> Ruling: ...
 
-An operator without a rule freezes what it touches, and is reported.
+Operators that are better left alone are listed in `frozen` with their reasons. Any other operator without a rule
+freezes what it touches, and is reported as unknown.
 """
 
 from penjing.structure.rules import (  # noqa: F401 - each fills the table
     attention,
     convolution,
     creation,
+    custom,
     elementwise,
     indexing,
     linear,
+    lookup,
     normalization,
     pooling,
     recurrent,
     reduction,
     shape,
+    spectral,
 )
+from penjing.structure.rules.frozen import FROZEN, frozen_because
 from penjing.structure.rules.registry import RULES, find_rule, register_rule
 from penjing.structure.rules.site import (
     Count,
@@ -38,6 +43,7 @@ from penjing.structure.rules.site import (
 )
 
 __all__ = [
+    "FROZEN",
     "RULES",
     "Count",
     "Inexact",
@@ -51,6 +57,7 @@ __all__ = [
     "bind",
     "each_shape",
     "find_rule",
+    "frozen_because",
     "is_shape",
     "operator_name",
     "owner_of",

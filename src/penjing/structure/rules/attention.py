@@ -4,20 +4,27 @@ import math
 
 from penjing.structure.atoms import Label
 from penjing.structure.rules.registry import rule
-from penjing.structure.rules.site import Ruling, Site
+from penjing.structure.rules.site import Labels, Ruling, Site
 
 
-@rule("scaled_dot_product_attention")
+@rule(
+    *("scaled_dot_product_attention", "_scaled_dot_product_attention_math"),
+    *("_scaled_dot_product_flash_attention", "_scaled_dot_product_flash_attention_for_cpu"),
+    *("_scaled_dot_product_efficient_attention", "_scaled_dot_product_cudnn_attention"),
+)
 def attention(site: Site) -> Ruling:
     """softmax(q k^T * scale + mask) v, shapes [..., heads, tokens, width]; the default scale is 1 / sqrt(width of q).
 
     The scale is written out before the width shrinks, for the smaller product is the same sum with fewer zeros.
     """
-    query, key, value, mask = (site[name] for name in ("query", "key", "value", "attn_mask"))
+    query, key, value = (site[name] for name in ("query", "key", "value"))
+    mask = site.arguments.get("attn_mask") or site.arguments.get("attn_bias")
     q, k, v = (site.labels(node) for node in (query, key, value))
     q_shape, k_shape = site.shape(query), site.shape(key)
     site.equate(q[-1], k[-1])
     site.equate(k[-2], v[-2])
+    if "flash" in site.operator:  # these kernels know one width
+        site.equate(k[-1], v[-1])
     batch = list(q[:-2])
     for axis in range(len(batch)):
         if q_shape[axis] == k_shape[axis]:
@@ -34,5 +41,12 @@ def attention(site: Site) -> Ruling:
     if mask is not None:
         scores: tuple[Label, ...] = (*batch, None, None)
         site.broadcast_labels([(site.labels(mask), site.shape(mask)), (scores, (*q_shape[:-1], k_shape[-2]))])
+    rest = _statistics(site, tuple(batch))
     scale = 1 / math.sqrt(q_shape[-1]) if site["scale"] is None else site["scale"]
-    return Ruling(((*batch, None, v[-1]),), {"scale": scale}, site.contract(q[-1], query, key))
+    return Ruling(((*batch, None, v[-1]), *rest), {"scale": scale}, site.contract(q[-1], query, key))
+
+
+def _statistics(site: Site, batch: Labels) -> list[Labels]:
+    """The further outputs of the fused forms: sums or weights for each head and position, and states of generators."""
+    fixed = site.fixed()[1:]
+    return [(*batch, *labels[len(batch) :]) if len(labels) > len(batch) else labels for labels in fixed]

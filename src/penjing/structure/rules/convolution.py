@@ -2,10 +2,10 @@
 
 from penjing.structure.atoms import Label
 from penjing.structure.rules.registry import rule
-from penjing.structure.rules.site import Count, Labels, Ruling, Shape, Site
+from penjing.structure.rules.site import Count, Inexact, Labels, Ruling, Shape, Site
 
 
-@rule("conv1d", "conv2d", "conv3d")
+@rule("conv1d", "conv2d", "conv3d", "_convolution_mode")
 def convolution(site: Site) -> Ruling:
     """y[n, o, ...] = sum_i w[o, i, ...] * x[n, i, ...], i over the inputs of o's group."""
     weight = site.labels(site["weight"])
@@ -19,7 +19,7 @@ def transposed_convolution(site: Site) -> Ruling:
     return _convolve(site, weight[1], weight[0], transposed=True)
 
 
-@rule("convolution")
+@rule("convolution", "_convolution", "convolution_overrideable")
 def general_convolution(site: Site) -> Ruling:
     """Either of the above."""
     return transposed_convolution(site) if site["transposed"] else convolution(site)
@@ -32,22 +32,28 @@ def _convolve(site: Site, outputs: Label, inputs: Label, *, transposed: bool) ->
     for label in (*site.labels(weight)[2:], *labels[axis + 1 :]):
         site.hold(label)
     groups = int(site["groups"])
+    inexact: tuple[Inexact, ...] = ()
     if groups == 1:
         if shape[axis] > 1:
-            site.equate(labels[axis], inputs)
+            inputs = site.equate(labels[axis], inputs)
+            inexact = site.contract(inputs, x, weight)
         channels, group = outputs, None
     else:
-        channels, group = _grouped(site, labels[axis], outputs, inputs, shape[axis], groups, transposed)
+        channels, group, within = _grouped(site, labels[axis], outputs, inputs, shape[axis], groups, transposed)
+        inexact = site.contract(within, x, weight)
     if site["bias"] is not None:
         channels = site.equate(channels, site.labels(site["bias"])[0])
     result: Labels = (*labels[:axis], channels, *(None,) * (len(shape) - axis - 1))
-    return Ruling((result,), {"groups": Count(group, groups)} if groups > 1 else {})
+    return Ruling((result,), {"groups": Count(group, groups)} if groups > 1 else {}, inexact)
 
 
 def _grouped(
     site: Site, x: Label, outputs: Label, inputs: Label, channels: int, groups: int, transposed: bool
-) -> tuple[Label, Label]:
-    """Channels split into (group, within); whole groups may go, or the same channel of every group."""
+) -> tuple[Label, Label, Label]:
+    """Output channels, their groups, and the inputs within a group.
+
+    Channels are split into (group, within); whole groups may go, or the same channel of every group.
+    """
     atoms = site.atoms
     output_shape: Shape = site.output_shape
     within_in, within_out = channels // groups, output_shape[-len(site.shape(site["weight"])) + 1] // groups
@@ -60,5 +66,18 @@ def _grouped(
         w_within = inputs
     group = site.equate(x_group, w_group)
     if within_in > 1:
-        site.equate(x_within, w_within)
-    return atoms.merge([group, out_within], [groups, within_out]), group
+        w_within = site.equate(x_within, w_within)
+    return atoms.merge([group, out_within], [groups, within_out]), group, w_within
+
+
+@rule("conv_tbc")
+def conv_tbc(site: Site) -> Ruling:
+    """y[t, b, o] = sum_ki w[k, i, o] * x[t + k, b, i] + bias[o]: time comes first."""
+    time, batch, inputs = site.labels(site["self"])
+    window, contracted, outputs = site.labels(site["weight"])
+    for label in (time, window):
+        site.hold(label)
+    if site.shape(site["self"])[2] > 1:
+        contracted = site.equate(inputs, contracted)
+    outputs = site.equate(outputs, site.labels(site["bias"])[0])
+    return Ruling(((None, batch, outputs),), inexact=site.contract(contracted, site["self"], site["weight"]))

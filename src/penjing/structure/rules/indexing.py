@@ -1,13 +1,16 @@
-"""Operators that take part of a dimension: slices, splits, lookups."""
+"""Operators that take part of a dimension by constant positions: slices, splits, shifts."""
 
+import math
 import operator
 from typing import Any
 
+import numpy as np
 import torch
 from torch import fx
 
 from penjing.structure.atoms import Label
 from penjing.structure.rules.registry import RULES, rule
+from penjing.structure.rules.shape import EXPECTS
 from penjing.structure.rules.site import Count, Labels, Position, Ruling, Site
 
 _SPLIT = torch.ops.aten.split_with_sizes.default
@@ -39,11 +42,13 @@ def slice_(site: Site) -> Ruling:
         return Ruling((_replace(labels, axis, None),))
     if step != 1:
         return _strided(site, labels, axis, size, start, end, step)
+    if site.eager_safe:
+        _slice_as_written(site, label, start, end)
     taken: Label = label[start:end]
     if end - start <= 1:
         site.freeze(taken, "a single index is taken")
         taken = None
-    if site.operator == "aten::narrow":
+    if site.operator.startswith("aten::narrow"):
         return Ruling(
             (_replace(labels, axis, taken),),
             {"start": Position(label, start), "length": Count(label[start:end], end - start)},
@@ -54,13 +59,13 @@ def slice_(site: Site) -> Ruling:
 def _unbounded(site: Site, label: Label) -> dict[str, Any]:
     """A slice of the whole dimension stays one, whatever the size."""
     end = site.arguments.get("end")
-    if label is None or not isinstance(end, int) or site.operator == "aten::narrow":
+    if label is None or not isinstance(end, int) or site.operator.startswith("aten::narrow"):
         return {}
     return {"end": torch.iinfo(torch.int64).max}
 
 
 def _bounds(site: Site, size: int) -> tuple[int | None, int | None, int | None]:
-    if site.operator == "aten::narrow":
+    if site.operator.startswith("aten::narrow"):
         given: tuple[Any, ...] = (site["start"], site["length"])
         if not all(isinstance(value, int) for value in given):
             return None, None, None
@@ -85,11 +90,30 @@ def _strided(site: Site, labels: Labels, axis: int, size: int, start: int, end: 
     return Ruling((_replace(labels, axis, label[start:end:step]),), constants)
 
 
+def _slice_as_written(site: Site, label: Label, start: int, end: int) -> None:
+    """Halves and other equal parts lose the same indices, so that a boundary computed from the size stays right."""
+    assert label is not None
+    size = end - start
+    if size and not start % size and not len(label) % size:
+        _equal_pieces(site, label, [size] * (len(label) // size))
+    else:
+        site.freeze(label, EXPECTS.format("to slice it at fixed places"))
+
+
+def _equal_pieces(site: Site, label: Label, sizes: list[int]) -> None:
+    assert label is not None
+    if len(set(sizes)) > 1 or sum(sizes) != len(label):
+        site.freeze(label, EXPECTS.format("pieces of fixed sizes"))
+        return
+    for start in range(sizes[0], len(label), sizes[0]):
+        site.equate(label[: sizes[0]], label[start : start + sizes[0]])
+
+
 def _replace(labels: Labels, axis: int, label: Label) -> Labels:
     return (*labels[:axis], label, *labels[axis + 1 :])
 
 
-@rule("select", "select_copy")
+@rule("select")
 def select(site: Site) -> Ruling:
     """x[..., index, ...]: the index taken must stay."""
     x, index = site["self"], site["index"]
@@ -102,32 +126,45 @@ def select(site: Site) -> Ruling:
     if not isinstance(index, int):
         site.freeze(label, "the index depends on the input")
         return Ruling((result,))
+    if site.eager_safe:
+        site.freeze(label[: index + 1] if index >= 0 else label[index:], EXPECTS.format("it at a fixed place"))
     index %= shape[axis]
     site.freeze(label[index : index + 1], "a single index is taken")
     return Ruling((result,), {"index": Position(label, index)})
 
 
-@rule("split", "split_with_sizes", "chunk", "tensor_split", "unsafe_chunk", "unsafe_split", "split_copy")
+@rule(
+    *("split", "split_with_sizes", "chunk", "tensor_split", "unsafe_chunk", "unsafe_split", "unsafe_split_with_sizes"),
+    *("hsplit", "vsplit", "dsplit"),
+)
 def split(site: Site) -> Ruling:
     """Consecutive pieces of one dimension; after a cut they may have different sizes."""
     x = site["self"]
     labels, shapes = site.labels(x), site.output_shapes
-    axis = site["dim"] % len(labels)
+    axis = _split_axis(site, len(labels))
     label = labels[axis]
+    if label is None:
+        return Ruling((labels,) * len(shapes))
+    pieces = [shape[axis] for shape in shapes if shape is not None]
+    if site.eager_safe:
+        _equal_pieces(site, label, pieces)
     outputs: list[Labels] = []
     sizes: list[Count] = []
     start = 0
-    for shape in shapes:
-        assert shape is not None
-        piece = None if label is None else label[start : start + shape[axis]]
-        sizes.append(Count(piece, shape[axis]))
-        if shape[axis] <= 1:
+    for size in pieces:
+        piece = label[start : start + size]
+        sizes.append(Count(piece, size))
+        if size <= 1:
             site.freeze(piece, "a piece has size one")
-            piece = None
-        outputs.append(_replace(labels, axis, piece))
-        start += shape[axis]
-    constants = {"self": x, "split_sizes": sizes, "dim": axis}
-    return Ruling(tuple(outputs), constants, target=_SPLIT) if label is not None else Ruling(tuple(outputs))
+        outputs.append(_replace(labels, axis, piece if size > 1 else None))
+        start += size
+    return Ruling(tuple(outputs), {"self": x, "split_sizes": sizes, "dim": axis}, target=_SPLIT)
+
+
+def _split_axis(site: Site, rank: int) -> int:
+    if "dim" in site.arguments:
+        return int(site["dim"]) % rank
+    return {"aten::vsplit": 0, "aten::dsplit": 2}.get(site.operator, 0 if rank == 1 else 1)
 
 
 @rule("unbind")
@@ -141,51 +178,20 @@ def unbind(site: Site) -> Ruling:
 
 @rule("roll")
 def roll(site: Site) -> Ruling:
-    """Cyclic shift: the shifted dimensions are kept."""
-    labels = list(site.labels(site["self"]))
-    dims = site["dims"] or range(len(labels))
-    for axis in dims:
-        site.freeze(labels[axis], "it is rolled")
-        labels[axis] = None
-    return Ruling((tuple(labels),))
-
-
-@rule("embedding")
-def embedding(site: Site) -> Ruling:
-    """y[..., c] = weight[index[...], c]; every row of the table may be asked for."""
-    rows, columns = site.labels(site["weight"])
-    site.freeze(rows, "rows are looked up by index")
-    return Ruling(((*site.labels(site["indices"]), columns),))
-
-
-@rule("index_select")
-def index_select(site: Site) -> Ruling:
-    """y[..., i, ...] = x[..., index[i], ...]."""
-    labels = list(site.labels(site["self"]))
-    axis = site["dim"] % len(labels)
-    site.freeze(labels[axis], "indices are looked up")
-    labels[axis] = site.labels(site["index"])[0] if site.labels(site["index"]) else None
-    return Ruling((tuple(labels),))
-
-
-@rule("index")
-def index(site: Site) -> Ruling:
-    """x[i, :, j, ...] with tensors of indices: the indexed dimensions are kept, the others pass through."""
-    x, indices = site["self"], list(site["indices"])
-    labels, rank = site.labels(x), len(site.shape(x))
-    indices += [None] * (rank - len(indices))
-    at = [axis for axis, value in enumerate(indices) if value is not None]
-    for axis in at:
-        site.freeze(labels[axis], "indices are looked up")
-    looked_up = site.broadcast([indices[axis] for axis in at])
-    if len(looked_up) + rank - len(at) != len(site.output_shape):  # a boolean mask: its size depends on the input
-        for label in (*labels, *looked_up):
-            site.freeze(label, "a mask selects from it")
-        return Ruling(site.fixed())
-    contiguous = at == list(range(at[0], at[-1] + 1))
-    before = [labels[axis] for axis in range(at[0])] if contiguous else []
-    after = [labels[axis] for axis in range(len(before), rank) if axis not in at]
-    return Ruling(((*before, *looked_up, *after),))
+    """Cyclic shift by `shifts`; after a cut, by as many of the last `shifts` indices as stay."""
+    x, shifts, dims = site["self"], list(site["shifts"]), list(site["dims"])
+    labels, shape = list(site.labels(x)), site.shape(x)
+    if not dims or not all(isinstance(shift, int) for shift in shifts):
+        return site.keep_whole("the whole tensor is rolled")
+    written: list[Any] = []
+    for axis, shift in zip(dims, shifts, strict=True):
+        label = labels[axis]
+        if label is not None and site.eager_safe:
+            site.freeze(label, EXPECTS.format("to roll it by a fixed number"))
+        split = shape[axis] - shift % shape[axis]
+        written.append(shift if label is None else Count(label[split:], shape[axis] - split))
+        labels[axis] = None if label is None else np.concatenate([label[split:], label[:split]])
+    return Ruling((tuple(labels),), {"shifts": written})
 
 
 @rule("slice_scatter")
@@ -193,10 +199,9 @@ def slice_scatter(site: Site) -> Ruling:
     """x with x[..., start:end, ...] replaced."""
     x, source = site["self"], site["src"]
     labels, axis = list(site.labels(x)), site["dim"] % len(site.shape(x))
-    size = site.shape(x)[axis]
-    start, end, step = _bounds(site, size)
+    start, end, step = _bounds(site, site.shape(x)[axis])
     if start is None or end is None or step != 1:
-        raise ValueError("the slice depends on the input or has a step")
+        return site.keep_whole("it is written at a distance, or where the inputs say")
     for other, label in enumerate(site.labels(source)):
         if other != axis:
             labels[other] = site.equate(labels[other], label)
@@ -208,44 +213,40 @@ def slice_scatter(site: Site) -> Ruling:
     return Ruling((tuple(labels),), constants)
 
 
-@rule("gather")
-def gather(site: Site) -> Ruling:
-    """y[..., i, ...] = x[..., index[..., i, ...], ...] along one dimension."""
-    x, index_ = site["self"], site["index"]
-    axis = site["dim"] % len(site.shape(x))
-    result = list(site.labels(index_))
-    for other, label in enumerate(site.labels(x)):
-        if other == axis or site.shape(x)[other] != site.shape(index_)[other]:
-            site.freeze(label, "indices are looked up")
-        else:
-            result[other] = site.equate(label, result[other])
-    return Ruling((tuple(result),))
-
-
-@rule("topk", "sort", "argsort", "kthvalue", "msort", "diff", "unfold")
-def along(site: Site) -> Ruling:
-    """Operators that compare the indices of one dimension with each other: it is kept, the others pass through."""
-    labels = list(site.labels(site["self"]))
-    axis = site.arguments.get("dim", site.arguments.get("dimension", 0 if site.operator == "aten::msort" else -1))
-    site.freeze(labels[axis], "its indices are compared with each other")
-    labels[axis] = None
-    outputs = []
-    for shape in site.output_shapes:
-        rank = len(shape or ())
-        kept = labels if rank >= len(labels) else [label for i, label in enumerate(labels) if i != axis % len(labels)]
-        outputs.append((*kept, *(None,) * (rank - len(kept))))
-    return Ruling(tuple(outputs))
+@rule("select_scatter")
+def select_scatter(site: Site) -> Ruling:
+    """x with x[..., index, ...] replaced: the index written must stay."""
+    x, source, index = site["self"], site["src"], site["index"]
+    labels, axis = list(site.labels(x)), site["dim"] % len(site.shape(x))
+    if not isinstance(index, int):
+        return site.keep_whole("it is written where the inputs say")
+    index %= site.shape(x)[axis]
+    others = [other for other in range(len(labels)) if other != axis]
+    for other, label in zip(others, site.labels(source), strict=True):
+        labels[other] = site.equate(labels[other], label)
+    if labels[axis] is None:
+        return Ruling((tuple(labels),))
+    site.freeze(labels[axis][index : index + 1], "a single index is written")
+    return Ruling((tuple(labels),), {"index": Position(labels[axis], index)})
 
 
 @rule("repeat_interleave")
 def repeat_interleave(site: Site) -> Ruling:
     """Every index of one dimension repeated in place."""
-    x, times = site["self"], site["repeats"]
-    if site["dim"] is None or not isinstance(times, int):
-        raise ValueError("the number of repeats depends on the input")
-    labels = list(site.labels(x))
-    axis = site["dim"] % len(labels)
-    labels[axis] = site.atoms.merge([labels[axis], None], [site.shape(x)[axis], times])
+    if "self" not in site.arguments:
+        return site.keep_whole("indices are repeated as often as values say")
+    x, times, dim = site["self"], site["repeats"], site["dim"]
+    labels, shape = list(site.labels(x)), site.shape(x)
+    if dim is None:
+        labels, shape, dim = [site.atoms.merge(labels, shape)], (math.prod(shape),), 0
+    axis = dim % len(labels)
+    if isinstance(times, int):
+        labels[axis] = site.atoms.merge([labels[axis], None], [shape[axis], times])
+    else:
+        site.freeze(labels[axis], "its indices are repeated as often as values say")
+        labels[axis] = None
+        for label in site.labels(times) if site.is_tensor(times) else ():
+            site.freeze(label, "its values say how often indices are repeated")
     return Ruling((tuple(labels),))
 
 
@@ -257,25 +258,3 @@ def glu(site: Site) -> Ruling:
     if label is not None:
         labels[site["dim"]] = site.equate(label[: len(label) // 2], label[len(label) // 2 :])
     return Ruling((tuple(labels),))
-
-
-@rule(
-    *(
-        "index_put",
-        "scatter",
-        "scatter_add",
-        "scatter_reduce",
-        "index_add",
-        "index_copy",
-        "index_fill",
-        "select_scatter",
-    ),
-    *("masked_select", "nonzero", "masked_scatter", "take_along_dim", "histc", "bincount", "searchsorted", "bucketize"),
-    *("as_strided", "as_strided_copy", "meshgrid", "one_hot", "unique_consecutive", "_unique2", "multinomial"),
-)
-def whole(site: Site) -> Ruling:
-    """Operators that write or read at places named by values: everything they touch is kept."""
-    for node in site.tensors:
-        for label in site.labels(node):
-            site.freeze(label, "it is read or written by position")
-    return Ruling(site.fixed())

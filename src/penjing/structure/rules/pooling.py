@@ -8,13 +8,14 @@ _POOLS = ("max_pool", "avg_pool", "adaptive_max_pool", "adaptive_avg_pool")
 _RESIZES = (
     *("upsample_nearest1d", "upsample_nearest2d", "upsample_nearest3d", "upsample_linear1d", "upsample_bilinear2d"),
     *("upsample_bicubic2d", "upsample_trilinear3d", "_upsample_nearest_exact1d", "_upsample_nearest_exact2d"),
-    *("_upsample_bilinear2d_aa", "_upsample_bicubic2d_aa"),
+    *("_upsample_nearest_exact3d", "_upsample_bilinear2d_aa", "_upsample_bicubic2d_aa", "_upsample_lanczos2d_aa"),
 )
 
 
 @rule(
     *(f"{pool}{rank}d" for pool in _POOLS for rank in (1, 2, 3)),
-    *("_adaptive_avg_pool2d", "_adaptive_avg_pool3d", "max_pool2d_with_indices", "max_pool3d_with_indices"),
+    *("_adaptive_avg_pool2d", "_adaptive_avg_pool3d", "max_pool1d_with_indices", "max_pool2d_with_indices"),
+    *("max_pool3d_with_indices", "mkldnn_max_pool2d"),
     *_RESIZES,
 )
 def over_positions(site: Site) -> Ruling:
@@ -27,7 +28,22 @@ def over_positions(site: Site) -> Ruling:
     return Ruling(((*labels[:-positions], *(None,) * positions),) * len(site.output_shapes))
 
 
-@rule("pad", "constant_pad_nd", *(f"{mode}_pad{rank}d" for mode in ("reflection", "replication") for rank in (1, 2, 3)))
+@rule("max_unpool2d", "max_unpool3d", "fractional_max_pool2d", "fractional_max_pool3d")
+def with_places(site: Site) -> Ruling:
+    """Pooling or its inverse, in which a second tensor names a place for each batch index and channel."""
+    x, places = site["self"], site.arguments.get("indices") or site["random_samples"]
+    positions = 3 if "3d" in site.operator else 2
+    labels, other = site.labels(x), site.labels(places)
+    for label in (*labels[-positions:], *other[len(labels) - positions :]):
+        site.hold(label)
+    lead = tuple(map(site.equate, labels[:-positions], other[: len(labels) - positions]))
+    return Ruling(((*lead, *(None,) * positions),) * len(site.output_shapes))
+
+
+@rule(
+    *("pad", "constant_pad_nd", "_pad_circular", "_pad_enum"),
+    *(f"{mode}_pad{rank}d" for mode in ("reflection", "replication") for rank in (1, 2, 3)),
+)
 def pad(site: Site) -> Ruling:
     """The padded dimensions are kept; `pad` counts from the last."""
     amounts = site.arguments.get("pad") or site.arguments["padding"]
@@ -61,10 +77,20 @@ def col2im(site: Site) -> Ruling:
     return Ruling(((*labels[:-2], channels, None, None),))
 
 
-@rule("grid_sampler")
+@rule("grid_sampler", "grid_sampler_2d", "grid_sampler_3d")
 def grid_sampler(site: Site) -> Ruling:
     """y[n, c, ...] = x[n, c, at(grid[n, ...])]."""
     labels, grid = site.labels(site["input"]), site.labels(site["grid"])
     for label in (*labels[2:], *grid[1:]):
         site.freeze(label, "it is a position")
     return Ruling(((site.equate(labels[0], grid[0]), labels[1], *(None,) * (len(labels) - 2)),))
+
+
+@rule("affine_grid_generator")
+def affine_grid(site: Site) -> Ruling:
+    """A grid of positions for each matrix [N, 2, 3]: the batch passes, the rest is kept."""
+    batch, *rest = site.labels(site["theta"])
+    for label in rest:
+        site.freeze(label, "it is a matrix of positions")
+    site.freeze(batch, "its size is a constant of the grid")
+    return Ruling(site.fixed())

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+from penjing.structure.rules.frozen import FROZEN
 from penjing.structure.rules.site import Rule
 
 RULES: dict[str, Rule] = {}
@@ -19,8 +20,13 @@ def rule(*operators: str) -> Callable[[Rule], Rule]:
 
 
 def find_rule(operator: str) -> Rule | None:
-    """The rule of an operator; `aten::relu_` follows `aten::relu`."""
-    return RULES.get(operator) or RULES.get(operator.removesuffix("_"))
+    """The rule of an operator.
+
+    `aten::relu_` and `aten::squeeze_copy` follow `aten::relu` and `aten::squeeze`, unless they are known to be frozen.
+    """
+    if operator in RULES:
+        return RULES[operator]
+    return None if operator in FROZEN else RULES.get(operator.removesuffix("_").removesuffix("_copy"))
 
 
 def register_rule(operator: str, function: Rule) -> None:

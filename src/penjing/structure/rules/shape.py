@@ -3,9 +3,11 @@
 from collections.abc import Sequence
 from typing import Any
 
-from penjing.structure.atoms import Label
+from penjing.structure.atoms import Label, blocks
 from penjing.structure.rules.registry import rule
 from penjing.structure.rules.site import Count, Labels, Ruling, Site
+
+EXPECTS = "the class's own code expects {} (eager_safe)"
 
 
 def sizes_of(
@@ -29,27 +31,52 @@ def sizes_of(
     return sizes
 
 
-@rule("view", "reshape", "_unsafe_view", "view_copy", "_reshape_alias")
+def reshaped(site: Site) -> list[Label]:
+    """The labels of `self` in the shape of the output, row-major.
+
+    Code that is not rewritten reads the number of heads off a tensor and knows their width: where a dimension becomes
+    several, `eager_safe` keeps the innermost whole.
+    """
+    before, after = site.shape(site["self"]), site.output_shape
+    labels = site.atoms.reshape(site.labels(site["self"]), before, after)
+    if site.eager_safe:
+        for _, targets in blocks(before, after):
+            axes = [axis for axis in targets if after[axis] > 1]
+            if len(axes) > 1:
+                site.freeze(labels[axes[-1]], EXPECTS.format("whole heads"))
+    return labels
+
+
+@rule("view", "reshape", "_unsafe_view", "_reshape_alias")
 def view(site: Site) -> Ruling:
     """Row-major reinterpretation of the sizes."""
-    labels = site.atoms.reshape(site.labels(site["self"]), site.shape(site["self"]), site.output_shape)
+    if "dtype" in site.arguments:
+        return reinterpret(site)
+    labels = reshaped(site)
     name = "shape" if "shape" in site.arguments else "size"
     return Ruling((tuple(labels),), {name: sizes_of(site, labels, site.output_shape, site[name], inferred=True)})
 
 
-@rule("flatten", "squeeze", "ravel")
+def reinterpret(site: Site) -> Ruling:
+    """The same bytes as another type: the last dimension is kept unless both are equally wide."""
+    labels = site.labels(site["self"])
+    if site.output_shape == site.shape(site["self"]):
+        return Ruling((labels,))
+    site.freeze(labels[-1], "its bytes are read as another type")
+    return Ruling(((*labels[:-1], None),))
+
+
+@rule("flatten", "squeeze", "ravel", "atleast_1d", "atleast_2d", "atleast_3d")
 def flatten(site: Site) -> Ruling:
     """A view that needs no sizes."""
-    labels = site.atoms.reshape(site.labels(site["self"]), site.shape(site["self"]), site.output_shape)
-    return Ruling((tuple(labels),))
+    return Ruling((tuple(reshaped(site)),))
 
 
 @rule("reshape_as", "view_as")
 def view_as(site: Site) -> Ruling:
     """A view with the sizes of another tensor, whose dimensions it shares from then on."""
     other = site.labels(site["other"])
-    labels = site.atoms.reshape(site.labels(site["self"]), site.shape(site["self"]), site.output_shape)
-    return Ruling((tuple(map(site.equate, labels, other)),))
+    return Ruling((tuple(map(site.equate, reshaped(site), other)),))
 
 
 @rule("unflatten")
@@ -57,7 +84,7 @@ def unflatten(site: Site) -> Ruling:
     """One dimension split into `sizes`."""
     shape, sizes = site.output_shape, site["sizes"]
     axis = site["dim"] % len(site.shape(site["self"]))
-    labels = site.atoms.reshape(site.labels(site["self"]), site.shape(site["self"]), shape)
+    labels = reshaped(site)
     split = slice(axis, axis + len(sizes))
     return Ruling((tuple(labels),), {"sizes": sizes_of(site, labels[split], shape[split], sizes, inferred=True)})
 
@@ -70,19 +97,22 @@ def unsqueeze(site: Site) -> Ruling:
     return Ruling((tuple(labels),))
 
 
-@rule("permute", "permute_copy")
+@rule("permute")
 def permute(site: Site) -> Ruling:
     """y's dimension i is x's dimension dims[i]."""
     labels = site.labels(site["self"])
     return Ruling((tuple(labels[axis] for axis in site["dims"]),))
 
 
-@rule("transpose", "swapaxes", "swapdims", "t", "numpy_T", "mT")
+_MATRICES = ("mT", "mH", "adjoint")
+
+
+@rule("transpose", "swapaxes", "swapdims", "t", "numpy_T", "matrix_H", *_MATRICES)
 def transpose(site: Site) -> Ruling:
     """Two dimensions exchanged."""
     labels = list(site.labels(site["self"]))
-    if site.operator in ("aten::t", "aten::numpy_T", "aten::mT"):
-        kept = len(labels) - 2 if site.operator == "aten::mT" else 0
+    if len(site.node.args) < 3:
+        kept = len(labels) - 2 if site.operator.removeprefix("aten::") in _MATRICES else 0
         return Ruling(((*labels[:kept], *labels[kept:][::-1]),))
     first, second = site.node.args[1:3]
     assert isinstance(first, int)
@@ -106,7 +136,7 @@ def _dims(dims: Any) -> list[int]:
     return [dims] if isinstance(dims, int) else list(dims)
 
 
-@rule("expand", "expand_copy", "broadcast_to")
+@rule("expand", "broadcast_to")
 def expand(site: Site) -> Ruling:
     """A dimension of size one repeated without copying: the repeated dimension can have any size."""
     labels, shape, wanted = site.labels(site["self"]), site.shape(site["self"]), site.output_shape
@@ -150,9 +180,28 @@ def _alike(site: Site, operands: Sequence[Labels], skip: int | None = None) -> L
     return tuple(result)
 
 
+@rule("hstack", "vstack", "row_stack", "dstack", "column_stack")
+def joined(site: Site) -> Ruling:
+    """`cat` along the first, second or third dimension, after dimensions of size one are added where they lack."""
+    rank = len(site.output_shape)
+    name = site.operator.removeprefix("aten::")
+    axis = {"hstack": 0 if rank == 1 else 1, "column_stack": 1, "dstack": 2}.get(name, 0)
+    operands, sizes = [], []
+    for tensor in site["tensors"]:
+        labels, shape = site.labels(tensor), site.shape(tensor)
+        front = () if name == "column_stack" or (name == "hstack") else (None,) * (len(shape) == 1)
+        labels = (*front, *labels, *(None,) * (rank - len(front) - len(labels)))
+        shape = (*(1,) * len(front), *shape, *(1,) * (rank - len(front) - len(shape)))
+        operands.append(labels)
+        sizes.append(shape[axis])
+    result = list(_alike(site, operands, skip=axis))
+    result[axis] = site.atoms.concatenate([labels[axis] for labels in operands], sizes)
+    return Ruling((tuple(result),))
+
+
 @rule("repeat", "tile")
 def repeat(site: Site) -> Ruling:
-    """Dimensions laid end to end with themselves."""
+    """Dimensions laid end to end with themselves; one of size one can be repeated to any size."""
     repeats = list(site.node.args[1])  # type: ignore[arg-type]
     labels, shape = site.labels(site["self"]), site.shape(site["self"])
     rank = max(len(repeats), len(shape))
@@ -161,12 +210,18 @@ def repeat(site: Site) -> Ruling:
     shape = (1,) * (rank - len(shape)) + shape
     result: list[Label] = []
     for label, size, times in zip(labels, shape, repeats, strict=True):
-        if isinstance(times, int):
-            result.append(site.atoms.concatenate([label] * times, [size] * times))
-        else:
+        if not isinstance(times, int):
             site.freeze(label, "it is repeated a number of times that depends on the input")
             result.append(None)
-    return Ruling((tuple(result),))
+        elif size == 1:
+            result.append(site.new((times,))[0])
+        else:
+            result.append(site.atoms.concatenate([label] * times, [size] * times))
+    times_after = [
+        Count(label, times) if size == 1 and isinstance(times, int) else times
+        for label, size, times in zip(result, shape, repeats, strict=True)
+    ]
+    return Ruling((tuple(result),), {"dims" if site.operator == "aten::tile" else "repeats": times_after})
 
 
 @rule("flip", "fliplr", "flipud")
@@ -199,7 +254,7 @@ def pixel_shuffle(site: Site) -> Ruling:
     return Ruling(((*labels[:axis], channels, None, None),))
 
 
-@rule("channel_shuffle")
+@rule("channel_shuffle", "native_channel_shuffle")
 def channel_shuffle(site: Site) -> Ruling:
     """[N, G*C, ...] -> [N, C*G, ...]: channels of the groups in turn."""
     x, groups = site["self"], site["groups"]

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias, TypeGuard
 
 import torch
-from torch import fx
+from torch import Tensor, fx
 
 from penjing.structure.atoms import Atoms, Label
 
@@ -59,7 +59,10 @@ class Ruling:
 
 
 class Site:
-    """One call in the graph, seen by its rule: arguments by schema name, shapes and labels of its tensors."""
+    """One call in the graph, seen by its rule: arguments by schema name, shapes and labels of its tensors.
+
+    Under `eager_safe` the code of the model's own class, whose constants nobody rewrites, must survive the cut too.
+    """
 
     def __init__(
         self,
@@ -68,8 +71,11 @@ class Site:
         labels: Mapping[str, tuple[Labels, ...]],
         shapes: Mapping[str, Shapes],
         vanishing: Collection[str] = (),
+        *,
+        eager_safe: bool = False,
     ) -> None:
         self.node = node
+        self.eager_safe = eager_safe
         self.atoms = atoms
         self._labels = labels
         self._shapes = shapes
@@ -137,7 +143,10 @@ class Site:
 
     @property
     def tensors(self) -> list[fx.Node]:
-        """Every tensor argument of known shape, lists included, in order."""
+        """Every tensor argument, lists included, in order. ValueError for one whose shape depends on values."""
+        for node in self.node.all_input_nodes:
+            if isinstance(node.meta.get("val"), Tensor) and not is_shape(self._shapes[node.name]):
+                raise ValueError(f"the shape of {node.name} depends on the values of the inputs")
         return [node for node in self.node.all_input_nodes if self.is_tensor(node)]
 
     def equate(self, a: Label, b: Label) -> Label:
@@ -151,6 +160,13 @@ class Site:
     def hold(self, label: Label) -> None:
         """Keep a dimension that nobody would cut, such as the window of a convolution: it is not reported."""
         self.atoms.freeze(label, "")
+
+    def keep_whole(self, why: str) -> Ruling:
+        """Freeze everything that the call reads and gives."""
+        for node in self.tensors:
+            for label in self.labels(node):
+                self.freeze(label, why)
+        return Ruling(self.fixed())
 
     def describe(self) -> str:
         """The call as a user knows it, such as `conv2d of layer1.conv1`."""
@@ -196,9 +212,14 @@ def each_shape(shapes: Shapes) -> tuple[Shape | None, ...]:
 
 
 def operator_name(target: Any) -> str:
-    """The name under which a call target is looked up in RULES: `aten::conv2d`, or the name of a Python function."""
+    """The name under which a call target is looked up in RULES.
+
+    `aten::conv2d`, `higher_order::cond`, or the name of a Python function.
+    """
     if isinstance(target, torch._ops.OpOverload):
         return target._schema.name
+    if isinstance(target, torch._ops.HigherOrderOperator):
+        return f"higher_order::{target.name()}"
     return f"{getattr(target, '__module__', '')}.{getattr(target, '__name__', target)}"
 
 
