@@ -2,30 +2,65 @@
 
 from typing import Any
 
+import pytest
 import torch
 from torch import nn
 
 from penjing.structure import capture, couple, cut
+from penjing.structure.layers import Layer
 from penjing.techniques.prune.calibration import affordable
-from penjing.techniques.prune.compensate import install, refit, ridge_fit
-from penjing.techniques.prune.rows import CONV, draw_places, inputs_at, outputs_at
+from penjing.techniques.prune.compensate import RIDGES, Rows, fit, install, normal_equations, refit, ridge_correction
+from penjing.techniques.prune.rows import draw_places, inputs_at, outputs_at
 from penjing.workload import Batch
 
 
-def test_the_ridge_solution_has_zero_gradient() -> None:
+def regression() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(0)
     x, y, initial = (torch.randn(s, generator=generator, dtype=torch.float64) for s in ((40, 5), (40, 3), (3, 5)))
-    ridge = 0.1
-    w = ridge_fit(x, y, initial, ridge).requires_grad_()
-    damping = ridge * (x.T @ x).diagonal().mean()
+    return x, y, initial
+
+
+def test_the_ridge_solution_has_zero_gradient() -> None:
+    x, y, initial = regression()
+    gram, moment = normal_equations(x, y - x @ initial.T)
+    w = (initial + ridge_correction(gram, moment, 0.1)).requires_grad_()
+    damping = 0.1 * (x.T @ x).diagonal().mean()
     loss = ((x @ w.T - y) ** 2).sum() + damping * ((w - initial) ** 2).sum()
     (gradient,) = torch.autograd.grad(loss, w)
     assert gradient.abs().max() < 1e-10
 
 
+def test_the_intercept_takes_the_means() -> None:
+    """y = 2 x + 3 is found exactly although x has a mean, and 3 is the shift of the bias."""
+    x = torch.arange(40.0)[:, None] + 100
+    held = torch.arange(40) % 4 == 3
+    found = fit(Rows(x, 2 * x + 3, held), torch.zeros(1, 1), intercept=True)
+    assert found is not None
+    assert float(found.weight) == pytest.approx(2, rel=1e-4)
+    assert float(found.shift) == pytest.approx(3, abs=0.02)
+    assert found.after < 1e-4 < found.before
+
+
+def test_the_ridge_is_that_which_is_best_on_what_was_held_out() -> None:
+    """Twenty noisy rows, fifteen columns: the best of the ridges is neither none nor the strongest."""
+    generator = torch.Generator().manual_seed(3)
+    x, truth = torch.randn(20, 15, generator=generator), torch.randn(1, 15, generator=generator)
+    y = x @ truth.T + 2 * torch.randn(20, 1, generator=generator)
+    held = torch.arange(20) % 4 == 3
+    found = fit(Rows(x, y, held), torch.zeros(1, 15), intercept=False)
+    assert found is not None
+    gram, moment = normal_equations(x[~held], y[~held])
+    errors = [
+        float((x[held] @ ridge_correction(gram, moment, ridge).T.float() - y[held]).norm() / y[held].norm())
+        for ridge in RIDGES
+    ]
+    assert found.after == pytest.approx(min(errors), rel=1e-4)
+    assert max(errors) > 1.05 * min(errors), "the choice matters"
+
+
 def test_without_information_the_weights_stay() -> None:
-    initial = torch.ones(2, 3, dtype=torch.float64)
-    assert torch.allclose(ridge_fit(torch.zeros(4, 3).double(), torch.zeros(4, 2).double(), initial), initial)
+    gram, moment = normal_equations(torch.zeros(4, 3), torch.zeros(4, 2))
+    assert not ridge_correction(gram, moment, 1e-3).any()
 
 
 def redundant() -> nn.Sequential:
@@ -48,7 +83,7 @@ def test_cutting_copies_costs_nothing_once_refitted() -> None:
     with torch.no_grad():
         wanted = model(x)
         plain = (done.module(x) - wanted).norm() / wanted.norm()
-        weights, refits = refit(coupling.captured.module, done.module, done.surgery, [[x]], ridge=1e-6)
+        weights, refits = refit(coupling.captured, done.captured, done.surgery, [[x]])
         install(done.module, weights)
         refitted = (done.module(x) - wanted).norm() / wanted.norm()
     assert plain > 0.1
@@ -66,30 +101,53 @@ def test_a_refit_helps_a_random_network_on_new_data() -> None:
     with torch.no_grad():
         wanted = model(new)
         before = (done.module(new) - wanted).norm()
-        weights, refits = refit(coupling.captured.module, done.module, done.surgery, [[x]])
+        weights, refits = refit(coupling.captured, done.captured, done.surgery, [[x]])
         install(done.module, weights)
         after = (done.module(new) - wanted).norm()
     assert len(refits) == 2
     assert after < 0.8 * before
 
 
+def layer_of(module: nn.Module, x: torch.Tensor) -> Layer:
+    captured = capture(module, x)
+    found = [layer for node in captured.module.graph.nodes if (layer := Layer.of(node, captured.tensors)) is not None]
+    assert len(found) == 1
+    return found[0]
+
+
 def test_patches_at_drawn_places_are_those_of_unfold() -> None:
     torch.manual_seed(3)
     conv = nn.Conv2d(3, 4, (3, 2), stride=(2, 1), padding=(1, 2), dilation=(1, 2)).eval()
     x = torch.randn(5, 3, 9, 8)
-    graph = capture(conv, x).module.graph
-    node = next(node for node in graph.nodes if node.target is CONV)
+    layer = layer_of(conv, x)
     with torch.no_grad():
         y = conv(x)
-        arguments = (x, conv.weight, conv.bias, *node.args[3:])
-        places = draw_places(node, y, 50, torch.Generator().manual_seed(0))
-        rows = inputs_at(node, arguments, places)
+        places = draw_places(layer, y, 50, torch.Generator().manual_seed(0))
+        rows = inputs_at(layer, x, conv.weight, places)
         every = nn.functional.unfold(x, (3, 2), dilation=(1, 2), padding=(1, 2), stride=(2, 1))
         n, i, j = places
         assert rows.shape == (50, 18)
         assert torch.equal(rows, every[n, :, i * y.shape[3] + j])
-        assert torch.allclose(rows @ conv.weight.flatten(1).T + conv.bias, outputs_at(node, y, places), atol=1e-5)
+        assert torch.allclose(rows @ conv.weight.flatten(1).T + conv.bias, outputs_at(layer, y, places), atol=1e-5)
     assert len({tuple(place) for place in torch.stack(places, 1).tolist()}) == 50, "no place is drawn twice"
+
+
+@pytest.mark.parametrize(
+    ("module", "shape"),
+    [
+        (nn.Linear(6, 4), (2, 5, 6)),
+        (nn.Conv1d(6, 4, 3, padding="same", dilation=2), (2, 6, 9)),
+        (nn.Conv3d(2, 4, (1, 2, 3), stride=(1, 2, 1), padding=(0, 1, 1)), (2, 2, 3, 4, 5)),
+    ],
+)
+def test_a_layer_is_rows_times_a_matrix(module: nn.Module, shape: tuple[int, ...]) -> None:
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    layer = layer_of(module.eval(), x)
+    with torch.no_grad():
+        y = module(x)
+        places = draw_places(layer, y, 10, torch.Generator().manual_seed(1))
+        rows = inputs_at(layer, x, module.weight, places)
+        assert torch.allclose(rows @ module.weight.flatten(1).T + module.bias, outputs_at(layer, y, places), atol=1e-5)
 
 
 def test_the_rows_kept_are_few_however_large_the_batch() -> None:
@@ -111,7 +169,7 @@ def test_the_rows_kept_are_few_however_large_the_batch() -> None:
     coupling = couple(model, x)
     done = cut(coupling, {"0": [1, 2, 3]})
     with Largest() as largest:
-        _, refits = refit(coupling.captured.module, done.module, done.surgery, [[x]])
+        _, refits = refit(coupling.captured, done.captured, done.surgery, [[x]])
     assert len(refits) == 1
     activation = 16 * 16 * 64 * 64 * 4
     assert largest.elements <= 20_000 * 13 * 9 * 8
@@ -128,7 +186,7 @@ def test_errors_are_those_of_samples_that_were_not_fitted() -> None:
     done = cut(coupling, removed)
     with torch.no_grad():
         hidden = model[:3](new)
-        weights, refits = refit(coupling.captured.module, done.module, done.surgery, [[x] for x in data])
+        weights, refits = refit(coupling.captured, done.captured, done.surgery, [[x] for x in data])
         install(done.module, weights)
         smaller = dict(done.module.named_parameters())
         first = nn.functional.relu(nn.functional.linear(new, smaller["0.weight"], smaller["0.bias"]))
@@ -149,7 +207,7 @@ def test_a_refit_that_is_worse_on_held_out_samples_is_not_taken() -> None:
     x = torch.randn(12, 8)
     coupling = couple(model, x)
     done = cut(coupling, {"0": [0, 1]})
-    weights, refits = refit(coupling.captured.module, done.module, done.surgery, [[x]], ridge=1e-9)
+    weights, refits = refit(coupling.captured, done.captured, done.surgery, [[x]])
     assert not weights
     assert not refits
 
@@ -157,16 +215,16 @@ def test_a_refit_that_is_worse_on_held_out_samples_is_not_taken() -> None:
 def test_too_few_samples_to_hold_any_out_change_nothing() -> None:
     coupling = couple(redundant(), torch.randn(4, 3, 8, 8))
     done = cut(coupling, {"0": [4, 5]})
-    weights, _ = refit(coupling.captured.module, done.module, done.surgery, [[torch.randn(2, 3, 8, 8)]])
+    weights, _ = refit(coupling.captured, done.captured, done.surgery, [[torch.randn(2, 3, 8, 8)]])
     assert not weights
 
 
 def test_dead_weights_stay_dead_and_the_others_are_at_their_optimum() -> None:
-    generator = torch.Generator().manual_seed(0)
-    x, y, initial = (torch.randn(s, generator=generator, dtype=torch.float64) for s in ((40, 5), (40, 3), (3, 5)))
-    alive = torch.rand(3, 5, generator=generator) < 0.6
+    x, y, initial = regression()
+    alive = torch.rand(3, 5, generator=torch.Generator().manual_seed(1)) < 0.6
     initial[~alive] = 0
-    w = ridge_fit(x, y, initial, 0.1, alive).requires_grad_()
+    gram, moment = normal_equations(x, y - x @ initial.T)
+    w = (initial + ridge_correction(gram, moment, 0.1, alive)).requires_grad_()
     assert not w[~alive].any()
     damping = 0.1 * (x.T @ x).diagonal().mean()
     (gradient,) = torch.autograd.grad(((x @ w.T - y) ** 2).sum() + damping * ((w - initial) ** 2).sum(), w)
@@ -190,7 +248,7 @@ def test_a_weight_with_two_readers_is_left_alone_under_either_name() -> None:
     x = torch.randn(64, 4)
     coupling = couple(Tied(), x)
     done = cut(coupling, {"first": [0, 1, 2]})
-    weights, _ = refit(coupling.captured.module, done.module, done.surgery, [[x]])
+    weights, _ = refit(coupling.captured, done.captured, done.surgery, [[x]])
     assert not weights
 
 

@@ -1,32 +1,49 @@
 r"""Refit what follows a cut, so that it gives what it gave before.
 
-A layer that lost input channels sees x' instead of x. Its weights are chosen anew, by ridge regression on unlabelled
-calibration data, so that its output stays near the original y:
+A layer that lost input channels sees x' instead of x. Its weights and its bias are chosen anew, by ridge regression on
+unlabelled calibration data, so that its output stays near the original y:
 
-    W = argmin ||X' W^T - Y||_F^2 + lambda ||W - W_0||_F^2,    lambda = ridge * mean(diag(X'^T X'))
+    W, b = argmin ||X' W^T + b - Y||_F^2 + lambda ||W - W_0||_F^2,    lambda = ridge * mean(diag(X'^T X'))
 
-with X' [samples, inputs' * kernel], Y [samples, outputs'] and W_0 the weights left by the cut. This is the channel form
-of feature-map reconstruction (He et al. 2017, "Channel Pruning for Accelerating Very Deep Neural Networks",
+with X' [samples, inputs' * kernel] and Y [samples, outputs'] and W_0 the weights left by the cut. This is the channel
+form of feature-map reconstruction (He et al. 2017, "Channel Pruning for Accelerating Very Deep Neural Networks",
 arXiv:1707.06168, section 3.1), solved in the order of the graph, each layer on the inputs that the refitted layers
-before it give. A quarter of the samples is held out: new weights are taken only where they are nearer to the original
-there, and the errors told are those.
+before it give. Where a layer's output is added to a stream that the cut has changed, Y is moved by what the stream
+lacks (section 3.3 there), so that errors do not add up from block to block. A layer without bias gives its intercept to
+the running mean of the batch norm behind it, or has none.
+
+A quarter of the samples is held out: among several ridges the best there is taken, and new weights only where they are
+nearer to the original there; the errors told are those.
 """
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from operator import attrgetter
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, fx, nn
 
-from penjing.structure import Surgery
-from penjing.techniques.prune.rows import CONV, LINEAR, Places, draw_places, has_rows, inputs_at, outputs_at
+from penjing.structure import Captured, Surgery
+from penjing.structure.layers import Layer, is_read
+from penjing.structure.rules import bind, operator_name
+from penjing.techniques.prune.rows import (
+    Places,
+    as_matrix,
+    draw_places,
+    from_matrix,
+    inputs_at,
+    is_regression,
+    outputs_at,
+)
 
+RIDGES = (1e-6, 1e-4, 1e-3, 1e-2, 1e-1)
 GAIN = 0.95  # a smaller gain on few held-out samples may be none
 _ROWS = 20_000  # of one layer's regression, held-out ones included
 _CHUNK = 4_096
+_SILENT = 1e-6  # a smaller factor of a batch norm carries nothing
 _HELD_OUT = 4  # one sample in four
 
 
@@ -40,172 +57,320 @@ class Refit:
 
 
 @dataclass(frozen=True)
-class Sample:
-    """The original's outputs [rows, channels] at some places of one batch, and which rows are held out."""
+class Rows:
+    """A regression: inputs x [n, k], wanted outputs y [n, m], both without the bias, and which rows are held out."""
 
-    places: Places
-    outputs: Tensor
+    x: Tensor
+    y: Tensor
     held: Tensor
 
 
-def ridge_fit(x: Tensor, y: Tensor, initial: Tensor, ridge: float = 1e-3, alive: Tensor | None = None) -> Tensor:
-    """Solve the regression above in float64: x [n, k], y [n, m], initial [m, k] -> [m, k].
+@dataclass(frozen=True)
+class Fit:
+    """A solution: weights [m, k], shift of the bias [m], and the errors on the rows that were held out."""
+
+    weight: Tensor
+    shift: Tensor
+    before: float
+    after: float
+
+
+def normal_equations(x: Tensor, residual: Tensor) -> tuple[Tensor, Tensor]:
+    """Give X^T X [k, k] and X^T R [k, m] in float64: x [n, k], residual [n, m]."""
+    gram = x.new_zeros(x.shape[1], x.shape[1], dtype=torch.float64)
+    moment = x.new_zeros(x.shape[1], residual.shape[1], dtype=torch.float64)
+    for rows, outputs in zip(x.split(_CHUNK), residual.split(_CHUNK), strict=True):
+        rows = rows.double()
+        gram += rows.T @ rows
+        moment += rows.T @ outputs.double()
+    return gram, moment
+
+
+def ridge_correction(gram: Tensor, moment: Tensor, ridge: float, alive: Tensor | None = None) -> Tensor:
+    """Solve (G + lambda I) D = M, float64 [m, k]: what is added to the weights.
 
     alive: bool [m, k], the weights that may change; None for all.
 
-    >>> x = torch.randn(50, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    >>> w = torch.tensor([[1.0, -2.0, 0.5]], dtype=torch.float64)
-    >>> torch.allclose(ridge_fit(x, x @ w.T, torch.zeros(1, 3, dtype=torch.float64), ridge=1e-9), w)
-    True
+    >>> ridge_correction(torch.eye(2).double(), torch.tensor([[1.0], [3.0]]).double(), ridge=1.0)
+    tensor([[0.5000, 1.5000]], dtype=torch.float64)
     """
-    initial = initial.double()
-    gram, moment = initial.new_zeros(x.shape[1], x.shape[1]), initial.new_zeros(x.shape[1], y.shape[1])
-    for rows, outputs in zip(x.split(_CHUNK), y.split(_CHUNK), strict=True):
-        rows = rows.double()
-        gram += rows.T @ rows
-        moment += rows.T @ (outputs.double() - rows @ initial.T)
-    gram.diagonal().add_(ridge * (float(gram.diagonal().mean()) or 1.0))
+    damped = gram.clone()
+    damped.diagonal().add_(ridge * (float(gram.diagonal().mean()) or 1.0))
     if alive is None:
-        correction: Tensor = torch.linalg.solve(gram, moment)
-        return initial + correction.T
-    fitted = initial.clone()
+        correction: Tensor = torch.cholesky_solve(moment, torch.linalg.cholesky(damped)).T
+        return correction
+    correction = moment.new_zeros(moment.shape[1], moment.shape[0])
     for i, free in enumerate(alive):
-        fitted[i, free] += torch.linalg.solve(gram[free][:, free], moment[free, i])
-    return fitted
+        correction[i, free] = torch.linalg.solve(damped[free][:, free], moment[free, i])
+    return correction
+
+
+def fit(rows: Rows, initial: Tensor, *, intercept: bool, alive: Tensor | None = None) -> Fit | None:
+    """Solve the regression above for every ridge; None where the best gains too little, or no sample is held out."""
+    if rows.held.all() or not rows.held.any():
+        return None
+    x, y = rows.x[~rows.held], rows.y[~rows.held]
+    mean_x, mean_y = (z.mean(0, keepdim=True) if intercept else z.new_zeros(1, z.shape[1]) for z in (x, y))
+    x, y = x - mean_x, y - mean_y
+    gram, moment = normal_equations(x, y - x @ initial.T)
+    new_x, new_y = rows.x[rows.held], rows.y[rows.held]
+    size = new_y.norm().clamp_min(1e-30)
+    fits = []
+    before = float((new_x @ initial.T - new_y).norm() / size)
+    for ridge in RIDGES:
+        weight = initial + ridge_correction(gram, moment, ridge, alive).to(initial.dtype)
+        shift = (mean_y - mean_x @ weight.T)[0]
+        fits.append(Fit(weight, shift, before, float((new_x @ weight.T + shift - new_y).norm() / size)))
+    best = min(fits, key=lambda found: found.after)
+    return best if best.after < GAIN * before else None
 
 
 def refit(
-    original: fx.GraphModule,
-    cut: fx.GraphModule,
+    original: Captured,
+    cut: Captured,
     surgery: Surgery,
     batches: Sequence[Sequence[Any]],
     *,
     masks: Mapping[str, Tensor] | None = None,
-    ridge: float = 1e-3,
     seed: int = 0,
 ) -> tuple[Mapping[str, Tensor], tuple[Refit, ...]]:
-    """Refit every convolution and linear layer that lost inputs; give the new weights by name and the errors.
+    """Refit every convolution and linear layer that lost inputs; give new tensors by name, and the errors.
 
-    original, cut: the captured graph before and after, whose nodes have the same names. batches: flat inputs of the
-    graph. masks: of the weights that live after the cut; the others stay zero. Grouped convolutions, weights used more
-    than once, and layers that come no nearer to the original on held-out samples are left as they are.
+    original, cut: the model before and after, whose graphs have the same nodes. batches: flat inputs of the graph.
+    masks: of the weights that live after the cut; the others stay zero. Transposed convolutions, weights used more than
+    once, and layers that come no nearer to the original on held-out samples are left as they are.
     """
-    weights: dict[str, Tensor] = {}
+    tensors, new = cut.tensors, dict[str, Tensor]()
     refits: list[Refit] = []
-    names = _consumers(cut, surgery)
-    rows = -(-_ROWS // len(batches))
+    layers = _layers(cut, surgery)
     with torch.no_grad():
-        samples = [_record(original, inputs, names, rows, i, seed) for i, inputs in enumerate(batches)]
-        for node, runners in _in_step(cut, batches):
-            if node.name not in names or any(node.name not in sample for sample in samples):
+        for step in _in_step(original, cut, batches, tensors):
+            layer = layers.get(step.node.name)
+            if layer is None or not is_regression(layer, step.value(layer.weight), step.outputs[0]):
                 continue
-            name, source = names[node.name], _weight_of(node)
-            weight = runners[0].env[source]
+            name, weight = str(layer.weight.target), step.value(layer.weight)
+            rows = _rows(layer, step, surgery, seed)
+            takes = _takes_shift(layer, cut)
             alive = (masks or {}).get(name)
-            found = _refit_layer(
-                [
-                    _rows(node, runner, sample[node.name], surgery)
-                    for runner, sample in zip(runners, samples, strict=True)
-                ],
-                weight.flatten(1).double(),
-                None if alive is None or alive.all() else alive.to(weight.device, torch.bool).flatten(1),
-                ridge,
-            )
-            if found is not None:
-                fitted, before, after = found
-                weights[name] = fitted.to(weight.dtype).reshape(weight.shape)
-                refits.append(Refit(name, before, after))
-                for runner in runners:
-                    runner.env[source] = weights[name]
-    return weights, tuple(refits)
+            found = _fit_groups(layer, rows, weight, takes is not None, alive)
+            if found is None:
+                continue
+            new[name] = from_matrix(layer, found.weight, weight)
+            if takes is not None:
+                old = tensors[takes.name]
+                new[takes.name] = old + takes.sign * found.shift.to(old)
+            refits.append(Refit(name, found.before, found.after))
+            tensors |= new
+            step.reread()
+    return new, tuple(refits)
 
 
-def install(module: nn.Module, weights: Mapping[str, Tensor]) -> None:
-    """Write refitted weights into a module by parameter name."""
-    parameters = dict(module.named_parameters())
-    with torch.no_grad():
-        for name, weight in weights.items():
-            parameters[name].copy_(weight)
+def install(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Put refitted tensors into a module by name; they are new objects, since a cut shares what it did not slice."""
+    for name, value in tensors.items():
+        path, _, key = name.rpartition(".")
+        owner = module.get_submodule(path)
+        if key in owner._parameters:
+            old = owner._parameters[key]
+            owner._parameters[key] = nn.Parameter(value, requires_grad=old is not None and old.requires_grad)
+        else:
+            owner._buffers[key] = value
 
 
-def _refit_layer(
-    batches: Sequence[tuple[Tensor, Tensor, Tensor]], initial: Tensor, alive: Tensor | None, ridge: float
-) -> tuple[Tensor, float, float] | None:
-    """Fit on the rows that are not held out; give weights and held-out errors, None where they gain too little."""
-    x, y, held = (torch.cat(parts) for parts in zip(*batches, strict=True))
-    if held.all() or not held.any():
+def _fit_groups(layer: Layer, rows: Rows, weight: Tensor, intercept: bool, alive: Tensor | None) -> Fit | None:
+    """Fit each group of a grouped convolution by itself, a plain layer at once."""
+    groups = int(layer.settings.get("groups", 1))
+    initial = as_matrix(layer, weight).to(rows.x.dtype).chunk(groups)
+    masks: Sequence[Tensor | None] = [None] * groups
+    if alive is not None and not alive.all():
+        masks = as_matrix(layer, alive.to(weight.device, torch.bool)).chunk(groups)
+    parts = [Rows(x, y, rows.held) for x, y in zip(rows.x.chunk(groups, 1), rows.y.chunk(groups, 1), strict=True)]
+    fits = [
+        fit(part, start, intercept=intercept, alive=mask)
+        for part, start, mask in zip(parts, initial, masks, strict=True)
+    ]
+    done = [found for found in fits if found is not None]
+    if not done:
         return None
-    fitted = ridge_fit(x[~held], y[~held], initial, ridge, alive)
-    x, y = x[held].double(), y[held].double()
-    before, after = (float((x @ w.T - y).norm() / y.norm().clamp_min(1e-30)) for w in (initial, fitted))
-    return (fitted, before, after) if after < GAIN * before else None
+    kept = [
+        found or Fit(start, start.new_zeros(len(start)), 1.0, 1.0) for found, start in zip(fits, initial, strict=True)
+    ]
+    before, after = (sum(getattr(found, side) for found in done) / len(done) for side in ("before", "after"))
+    return Fit(torch.cat([found.weight for found in kept]), torch.cat([found.shift for found in kept]), before, after)
 
 
-def _rows(node: fx.Node, runner: fx.Interpreter, sample: Sample, surgery: Surgery) -> tuple[Tensor, Tensor, Tensor]:
-    """Give inputs [rows, k], wanted outputs without the bias [rows, m], and which rows are held out."""
-    arguments, _ = runner.fetch_args_kwargs_from_env(node)
-    wanted, bias = sample.outputs, arguments[2] if len(arguments) > 2 else None
-    kept = surgery.kept.get(str(_weight_of(node).target), {}).get(0)
-    if kept is not None:
-        wanted = wanted[:, torch.from_numpy(kept).to(wanted.device)]
-    return inputs_at(node, arguments, sample.places), wanted if bias is None else wanted - bias, sample.held
+def _rows(layer: Layer, step: "_Step", surgery: Surgery, seed: int) -> Rows:
+    """Draw positions of every batch; read the layer's inputs there, and what it should give."""
+    weight, bias = step.value(layer.weight), None if layer.bias is None else step.value(layer.bias)
+    kept = surgery.kept.get(str(layer.weight.target), {}).get(1 - layer.contracted)
+    stream = _stream_of(layer, step)
+    generator = torch.Generator().manual_seed(seed)
+    parts = []
+    for i, (pair, output) in enumerate(zip(step.pairs, step.outputs, strict=True)):
+        places = draw_places(layer, output, -(-_ROWS // len(step.pairs)), generator)
+        wanted = outputs_at(layer, output, places)
+        if kept is not None:
+            wanted = wanted[:, torch.from_numpy(kept).to(wanted.device)]
+        wanted = wanted if bias is None else wanted - bias
+        if stream is not None:
+            wanted = wanted + stream.lack(layer, pair, places, kept)
+        x = inputs_at(layer, pair.cut.env[layer.x], weight, places)
+        parts.append((x, wanted, (places[0] + i) % _HELD_OUT == _HELD_OUT - 1))
+    x, y, held = (torch.cat(part) for part in zip(*parts, strict=True))
+    dtype = torch.promote_types(x.dtype, torch.float32)
+    return Rows(x.to(dtype), y.to(dtype), held)
 
 
-def _consumers(cut: fx.GraphModule, surgery: Surgery) -> dict[str, str]:
-    """Name the weights of the layers that lost inputs and can be refitted, by node."""
-    tensors = {node: attrgetter(str(node.target))(cut) for node in cut.graph.nodes if node.op == "get_attr"}
-    uses: Counter[int] = Counter()
-    for node, tensor in tensors.items():
-        uses[id(tensor)] += len(node.users)
+@dataclass(frozen=True)
+class _Stream:
+    """What a layer's output is added to, once it was multiplied by `scale` [channels] on the way there."""
+
+    node: fx.Node
+    scale: Tensor | None
+
+    def lack(self, layer: Layer, pair: "_Pair", places: Places, kept: NDArray[np.int64] | None) -> Tensor:
+        """What the stream of the cut model lacks at some positions, in terms of the layer's output."""
+        wanted = outputs_at(layer, pair.original_value(self.node.name), places)
+        if kept is not None:
+            wanted = wanted[:, torch.from_numpy(kept).to(wanted.device)]
+        lack = wanted - outputs_at(layer, pair.cut.env[self.node], places)
+        if self.scale is None:
+            return lack
+        return torch.where(self.scale.abs() > _SILENT, lack / self.scale, 0.0)
+
+
+def _stream_of(layer: Layer, step: "_Step") -> _Stream | None:
+    """Find the stream: the other side of an addition that comes behind the layer, or behind its batch norm."""
+    node, scale = layer.node, None
+    while len(node.users) == 1:
+        (after,) = node.users
+        name = operator_name(after.target) if after.op == "call_function" else ""
+        given = bind(after) if name in ("aten::batch_norm", "aten::dropout", "aten::add", "aten::add_") else {}
+        if name == "aten::batch_norm" and scale is None and given["input"] is node and not given["training"]:
+            scale = torch.rsqrt(step.value(given["running_var"]) + given["eps"])
+            scale = scale if given["weight"] is None else scale * step.value(given["weight"])
+        elif name in ("aten::add", "aten::add_") and given["alpha"] == 1:
+            other = given["other"] if given["self"] is node else given["self"]
+            alike = isinstance(other, fx.Node) and step.shapes.get(other.name) == step.shapes[layer.node.name]
+            return _Stream(other, scale) if alike and other in step.pairs[0].cut.env else None
+        elif name != "aten::dropout" or given["train"]:
+            return None
+        node = after
+    return None
+
+
+def _layers(cut: Captured, surgery: Surgery) -> dict[str, Layer]:
+    """Find the layers that lost inputs and can be refitted, by node."""
+    tensors = cut.tensors
+    uses = _uses(cut)
     found = {}
-    for node in cut.graph.nodes:
-        if node.target not in (LINEAR, CONV) or (weight := _weight_of(node)) not in tensors:
-            continue
-        name = str(weight.target)
-        grouped = len(node.args) > 6 and node.args[6] != 1
-        if 1 in surgery.kept.get(name, {}) and not grouped and uses[id(tensors[weight])] == 1:
-            found[node.name] = name
+    for node in cut.module.graph.nodes:
+        layer = Layer.of(node, tensors)
+        if layer is not None:
+            name = str(layer.weight.target)
+            if layer.contracted in surgery.kept.get(name, {}) and uses[id(tensors[name])] == 1:
+                found[node.name] = layer
     return found
 
 
-def _weight_of(node: fx.Node) -> fx.Node:
-    weight = node.args[1]
-    assert isinstance(weight, fx.Node)
-    return weight
+def _uses(captured: Captured) -> Counter[int]:
+    """How many operators read each tensor, under any of its names."""
+    tensors = captured.tensors
+    uses: Counter[int] = Counter()
+    for node in captured.module.graph.nodes:
+        if node.op == "get_attr" and node.target in tensors:
+            uses[id(tensors[node.target])] += len(node.users)
+    return uses
 
 
-def _record(
-    graph: fx.GraphModule, inputs: Sequence[Any], names: Mapping[str, str], rows: int, batch: int, seed: int
-) -> dict[str, Sample]:
-    """Run a graph on one batch and keep some rows of the outputs of the named nodes."""
-    samples: dict[str, Sample] = {}
-    generator = torch.Generator().manual_seed(seed + batch)
+@dataclass(frozen=True)
+class _Taker:
+    """The tensor that takes an intercept, and its sign in the output."""
 
-    class Recorder(fx.Interpreter):
-        def run_node(self, n: fx.Node) -> Any:
-            result = super().run_node(n)
-            if n.name in names and has_rows(n, result):
-                places = draw_places(n, result, rows, generator)
-                held = (places[0] + batch) % _HELD_OUT == _HELD_OUT - 1
-                samples[n.name] = Sample(places, outputs_at(n, result, places), held)
-            return result
+    name: str
+    sign: int
 
-    Recorder(graph).run(*inputs, enable_io_processing=False)
-    return samples
+
+def _takes_shift(layer: Layer, cut: Captured) -> _Taker | None:
+    """Find what can take an intercept: the layer's bias, or the running mean of the batch norm behind it."""
+    tensors = cut.tensors
+    taker = None
+    if layer.bias is not None:
+        taker = _Taker(str(layer.bias.target), 1)
+    elif len(layer.node.users) == 1:
+        (after,) = layer.node.users
+        if operator_name(after.target) == "aten::batch_norm":
+            mean = bind(after)["running_mean"]
+            if is_read(mean, tensors) and not bind(after)["training"]:
+                taker = _Taker(str(mean.target), -1)
+    return taker if taker is not None and _uses(cut)[id(tensors[taker.name])] == 1 else None
+
+
+@dataclass(frozen=True)
+class _Pair:
+    """The two graphs at work on one batch."""
+
+    original: fx.Interpreter
+    cut: fx.Interpreter
+    names: Mapping[str, fx.Node]
+
+    def original_value(self, name: str) -> Tensor:
+        """What the original gave at a node, by its name."""
+        value: Tensor = self.original.env[self.names[name]]
+        return value
+
+
+@dataclass(frozen=True)
+class _Step:
+    """A node of the cut graph that is about to run on every batch, and what the original gave there."""
+
+    node: fx.Node
+    pairs: tuple[_Pair, ...]
+    outputs: tuple[Tensor, ...]
+    shapes: Mapping[str, Any]
+    tensors: Mapping[str, Tensor]
+
+    def value(self, node: fx.Node) -> Tensor:
+        """A tensor of the cut model."""
+        value: Tensor = self.tensors[str(node.target)]
+        return value
+
+    def reread(self) -> None:
+        """Let the runs see new tensors."""
+        for pair in self.pairs:
+            for node in pair.cut.env:
+                if node.op == "get_attr" and node.target in self.tensors:
+                    pair.cut.env[node] = self.tensors[str(node.target)]
 
 
 def _in_step(
-    graph: fx.GraphModule, batches: Sequence[Sequence[Any]]
-) -> Iterator[tuple[fx.Node, tuple[fx.Interpreter, ...]]]:
-    """Run a graph on all batches node by node; each node is given out before it runs, when its inputs are there."""
-    runners = tuple(fx.Interpreter(graph) for _ in batches)
-    for runner, inputs in zip(runners, batches, strict=True):
-        runner.env, runner.args_iter = {}, iter(inputs)
-    for node in graph.graph.nodes:
-        if node.op == "output":
+    original: Captured, cut: Captured, batches: Sequence[Sequence[Any]], tensors: Mapping[str, Tensor]
+) -> Iterator[_Step]:
+    """Run two graphs with the same nodes on all batches, node by node; the cut one reads `tensors` before its own.
+
+    Each operator is given out when the original has run it and the cut has not.
+    """
+    names = {node.name: node for node in original.module.graph.nodes}
+    pairs = tuple(_Pair(fx.Interpreter(original.module), fx.Interpreter(cut.module), names) for _ in batches)
+    for pair, inputs in zip(pairs, batches, strict=True):
+        for runner in (pair.original, pair.cut):
+            runner.env, runner.args_iter = {}, iter(inputs)
+    for before, after in zip(original.module.graph.nodes, cut.module.graph.nodes, strict=True):
+        if after.op == "output":
             return
-        yield node, runners
-        for runner in runners:
-            runner.env[node] = runner.run_node(node)
-            for last in runner.user_to_last_uses.get(node, ()):
-                del runner.env[last]
+        outputs = tuple(_advance(pair.original, before) for pair in pairs)
+        if after.op == "call_function":
+            yield _Step(after, pairs, outputs, cut.shapes, tensors)
+        for pair in pairs:
+            _advance(pair.cut, after, tensors)
+
+
+def _advance(runner: fx.Interpreter, node: fx.Node, tensors: Mapping[str, Tensor] | None = None) -> Any:
+    """Run one node, and let go of what nothing reads any more."""
+    value = runner.run_node(node)
+    if node.op == "get_attr" and tensors is not None:
+        value = tensors.get(str(node.target), value)
+    runner.env[node] = value
+    for last in runner.user_to_last_uses.get(node, ()):
+        del runner.env[last]
+    return value

@@ -159,10 +159,8 @@ def _compensate(
         captured.flatten(batch.args, batch.kwargs)
         for batch in affordable(workload.calibration_batches(), captured, device_of(state.model))
     ]
-    weights, refits = refit(
-        captured.module, done.cut.captured.module, done.cut.surgery, batches, masks=masks, seed=context.seed
-    )
-    install(done.module, weights)
+    tensors, refits = refit(captured, done.cut.captured, done.cut.surgery, batches, masks=masks, seed=context.seed)
+    install(done.module, tensors)
     if not refits:
         what = "not compensated: no layer behind the cut is nearer to the original on held-out rows once refitted"
         return state.log(step.key, what, fell_back=True)
