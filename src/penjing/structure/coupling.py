@@ -215,8 +215,11 @@ class Coupling:
         return "\n".join(f"kept because {reason}: {', '.join(places)}" for reason, places in held.items())
 
 
-def couple(model_or_captured: nn.Module | Captured, example: Any = None) -> Coupling:
+def couple(model_or_captured: nn.Module | Captured, example: Any = None, *, eager_safe: bool = False) -> Coupling:
     """Find the groups of a model: `couple(model, example)`, or `couple(captured)`.
+
+    `eager_safe` leaves only cuts that the code of the model's own class has a chance to survive: the halves of a chunk
+    lose the same indices, attention heads go whole, and fixed positions stay where they are.
 
     >>> import torch
     >>> coupling = couple(nn.Sequential(nn.Conv2d(1, 4, 3), nn.Flatten(), nn.Linear(16, 2)), torch.zeros(2, 1, 4, 4))
@@ -224,7 +227,7 @@ def couple(model_or_captured: nn.Module | Captured, example: Any = None) -> Coup
     [('0.weight', 0, (4, 1)), ('0.bias', 0, (4, 1)), ('2.weight', 1, (4, 4))]
     """
     captured = model_or_captured if isinstance(model_or_captured, Captured) else capture(model_or_captured, example)
-    labelling = label_graph(captured)
+    labelling = label_graph(captured, eager_safe=eager_safe)
     tensors = captured.tensors
     groups = tuple(_groups(labelling, tensors))
     return Coupling(captured, groups, tuple(_frozen(labelling, tensors)), labelling)
