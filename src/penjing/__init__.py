@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from penjing.runtimes import load as load
     from penjing.structure import Coupling as Coupling
     from penjing.structure import couple as couple
+    from penjing.structure import remap_optimizer as remap_optimizer
     from penjing.techniques import Outcome as Outcome
     from penjing.techniques import apply as apply
     from penjing.techniques import restore as restore
@@ -61,7 +62,7 @@ _HOME = {
         "steps",
     ),
     "penjing.runtimes": ("Artifact", "Session", "export", "load"),
-    "penjing.structure": ("Coupling", "couple"),
+    "penjing.structure": ("Coupling", "couple", "remap_optimizer"),
     "penjing.techniques": ("Outcome", "apply", "restore"),
     "penjing.verdict": ("Verdict", "judge"),
     "penjing.workload": ("Workload", "accuracy", "dataset", "metrics", "without"),

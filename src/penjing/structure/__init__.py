@@ -9,6 +9,7 @@ from penjing.structure.folding import Folding, fold
 from penjing.structure.graph_model import GraphModel
 from penjing.structure.in_place import attributes_after, cut_in_place
 from penjing.structure.proof import Proof, prove
+from penjing.structure.remap import remap_optimizer
 from penjing.structure.restore import restore, restore_graph, save_graph
 from penjing.structure.rules import register_rule
 from penjing.structure.surgery import Cut, Surgery, cut
@@ -35,6 +36,7 @@ __all__ = [
     "fold",
     "prove",
     "register_rule",
+    "remap_optimizer",
     "restore",
     "restore_graph",
     "save_graph",
