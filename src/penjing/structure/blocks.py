@@ -209,7 +209,7 @@ class _Flow:
         if not any(_is_matrix(self.tensors[name]) for name in weights):
             return None
         paths: list[Sequence[str]] = [name.split(".")[:-1] for name in weights]
-        owner = self.outermost(reduce(_common, paths))
+        owner = self.outermost(reduce(common_path, paths))
         kind = tuple(operator_name(node.target) for node in sorted(nodes, key=self._place.__getitem__))
         return _Branch(residual, owner, frozenset(gone), self.only_in(gone), weights, kind)
 
@@ -244,7 +244,8 @@ def _is_matrix(tensor: Tensor) -> bool:
     return sum(size > 1 for size in tensor.shape) > 1
 
 
-def _common(a: Sequence[str], b: Sequence[str]) -> Sequence[str]:
+def common_path(a: Sequence[str], b: Sequence[str]) -> Sequence[str]:
+    """What two paths have in common from their roots on."""
     return [x for x, _ in takewhile(lambda pair: pair[0] == pair[1], zip(a, b, strict=False))]
 
 

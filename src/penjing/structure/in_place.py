@@ -14,6 +14,7 @@ from penjing.errors import ShapeError
 from penjing.structure.attributes import set_attributes
 from penjing.structure.capture import fetch
 from penjing.structure.coupling import Coupling, Units
+from penjing.structure.stand_in import put_bypasses
 from penjing.structure.surgery import Size, Surgery, slice_tensor
 from penjing.structure.uses import Attribute, Use, sizes_after, sizes_of
 
@@ -67,6 +68,7 @@ def cut_in_place(model: nn.Module, surgery: Surgery) -> nn.Module:
       (2): Linear(in_features=2, out_features=2, bias=True)
     )
     """
+    put_bypasses(model, surgery.bypassed)
     done: dict[int, Tensor] = {}
     replaced: list[Tensor] = []  # kept alive, so that no id in `done` is used twice
     for path, module in model.named_modules():

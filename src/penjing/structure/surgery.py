@@ -26,7 +26,8 @@ class Surgery:
 
     Names are those of the original's state_dict. Tensors and dimensions that are whole are not listed. `attributes` are
     the numbers that the original's modules hold beside their tensors, as they are after a cut in place:
-    {"layers.0.attention.num_heads": 3}.
+    {"layers.0.attention.num_heads": 3}. `bypassed` are the modules that only give their first tensor back, and how:
+    {"layers.1": None}, or {"layers.1": 2} where it is the first of a tuple of two.
 
     >>> Surgery({"fc.weight": {1: np.array([0, 2])}}).to_json()
     '{"schema": 1, "parameters": {"fc.weight": {"1": [0, 2]}}}'
@@ -34,6 +35,7 @@ class Surgery:
 
     kept: Mapping[str, Mapping[int, Indices]]
     attributes: Mapping[str, Size] = field(default_factory=dict)
+    bypassed: Mapping[str, int | None] = field(default_factory=dict)
 
     def slice(self, name: str, tensor: Tensor) -> Tensor:
         """What is left of a tensor of the original's shape: the same object where it is whole, else a new tensor."""
@@ -58,15 +60,24 @@ class Surgery:
             for dim, indices in dims.items():
                 before = kept.setdefault(name, {}).get(dim)
                 kept[name][dim] = indices if before is None else before[indices]
-        return Surgery(kept, {**self.attributes, **other.attributes})
+        bypassed = {**self.bypassed, **other.bypassed}
+
+        def stays(name: str) -> bool:
+            return not any(name.startswith(f"{path}.") for path in bypassed)
+
+        return Surgery(
+            {name: dims for name, dims in kept.items() if stays(name)},
+            {name: size for name, size in {**self.attributes, **other.attributes}.items() if stays(name)},
+            {path: items for path, items in bypassed.items() if stays(path)},
+        )
 
     def to_json(self) -> str:
-        """The surgery as text: {"schema": 1, "parameters": {name: {"0": [...]}}, "attributes": {name: 3}}."""
+        """The surgery as text: {"schema": 1, "parameters": {name: {"0": [...]}}}, with what else there is."""
         parameters = {
             name: {str(dim): indices.tolist() for dim, indices in dims.items()} for name, dims in self.kept.items()
         }
-        attributes = {"attributes": dict(self.attributes)} if self.attributes else {}
-        return json.dumps({"schema": 1, "parameters": parameters, **attributes})
+        others = {"attributes": dict(self.attributes), "bypassed": dict(self.bypassed)}
+        return json.dumps({"schema": 1, "parameters": parameters, **{key: x for key, x in others.items() if x}})
 
     @classmethod
     def from_json(cls, text: str) -> "Surgery":
@@ -80,9 +91,16 @@ class Surgery:
                 for name, dims in data["parameters"].items()
             }
             attributes = {str(name): _size(name, value) for name, value in data.get("attributes", {}).items()}
+            bypassed = {str(path): _items(path, value) for path, value in data.get("bypassed", {}).items()}
         except (ValueError, KeyError, TypeError, AttributeError) as problem:
             raise ArtifactError(f"this is no surgery ({problem}); give the text of a surgery.json") from problem
-        return cls(kept, attributes)
+        return cls(kept, attributes, bypassed)
+
+
+def _items(path: str, value: Any) -> int | None:
+    if value is not None and not (type(value) is int and value > 0):
+        raise ValueError(f"the bypassed module {path} must return a tensor (null) or a tuple of so many, not {value!r}")
+    return value
 
 
 def _size(name: str, value: Any) -> Size:
