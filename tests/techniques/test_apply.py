@@ -178,8 +178,8 @@ def test_what_was_kept_is_that_of_the_cuts_that_were_proven(monkeypatch: pytest.
     from penjing.structure import prove
     from penjing.techniques.prune import attempt
 
-    def refusing(coupling: Any, candidate: Any, removed: Any) -> Any:
-        proof = prove(coupling, candidate, removed)
+    def refusing(coupling: Any, candidate: Any, removed: Any, **how: Any) -> Any:
+        proof = prove(coupling, candidate, removed, **how)
         return replace(proof, passed=False, what="b is sacred") if "b" in removed else proof
 
     monkeypatch.setattr(attempt, "prove", refusing)

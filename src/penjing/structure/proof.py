@@ -105,13 +105,19 @@ def prove(
                 return Proof(difference, exact, False, what)
             worst = max(worst, difference)
     what = f"2 inputs, batches {batches[0]} and {batches[1]}"
-    return Proof(worst, exact, True, what + (f", against the {_original(folding)}" if folding != Folding() else ""))
+    return Proof(
+        worst, exact, True, what + (f", against the {_original(folding)}" if folding.intact or folding.moved else "")
+    )
 
 
 def _original(folding: Folding) -> str:
     if folding.intact:
         return "original as it is"
-    return "original whose removed channels are their constants" if folding.constants else "masked original"
+    return (
+        f"original in which {folding.moved} removed inputs of layers are constants"
+        if folding.moved
+        else "masked original"
+    )
 
 
 def _noise(coupling: Coupling, removal: Removal, seed: int) -> dict[str, Tensor]:

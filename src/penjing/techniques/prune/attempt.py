@@ -1,13 +1,26 @@
 """Make a cut and prove it: in the user's own class where it can be, else as a rewritten graph, else not at all."""
 
 import copy
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from torch import nn
 
-from penjing.structure import Coupling, Cut, Proof, Use, attribute_uses, attributes_after, cut, cut_in_place, prove
+from penjing.structure import (
+    Coupling,
+    Cut,
+    Folding,
+    Proof,
+    Use,
+    attribute_uses,
+    attributes_after,
+    cut,
+    cut_in_place,
+    fold,
+    prove,
+)
 from penjing.techniques.prune.select import Units
 from penjing.techniques.state import State
 
@@ -18,8 +31,9 @@ PROOFS = 24  # spent, at most, on finding what the user's own class lets go
 class Attempt:
     """A cut and what its proof said.
 
-    removed: the units that went. module: the smaller model, a rewritten graph where `graph` says so. refused: why the
-    user's own class, cut in place, did not pass; empty where it did or was not tried.
+    removed: the units that went. module: the smaller model, a rewritten graph where `graph` says so; the constants that
+    removed channels leave are in the layers behind them. refused: why the user's own class, cut in place, did not pass;
+    empty where it did or was not tried.
     """
 
     removed: Mapping[str, Units]
@@ -63,9 +77,20 @@ def _in_place(state: State, coupling: Coupling) -> Try:
         attributes = attributes_after(state.model, uses, coupling, removed)
         done = replace(done, surgery=replace(done.surgery, attributes=attributes))
         module = cut_in_place(copy.deepcopy(state.model), done.surgery)
-        return Attempt(removed, done, module, prove(coupling, module, removed), graph=False)
+        return Attempt(removed, done, module, _proven(coupling, done, module, removed), graph=False)
 
     return attempt
+
+
+def _proven(coupling: Coupling, done: Cut, module: nn.Module, removed: Mapping[str, Units]) -> Proof:
+    """Prove a cut with its constants folded, and install them; where that fails, prove it with zeros in their place."""
+    folding = fold(coupling, removed)
+    proof = prove(coupling, module, removed, folding=folding)
+    if not proof.passed and folding.moved and math.isfinite(proof.max_relative_difference):
+        proof, folding = prove(coupling, module, removed), Folding()
+    if proof.passed:
+        folding.install(module, done.captured.module)
+    return proof
 
 
 def _uses(model: nn.Module, coupling: Coupling) -> tuple[Use, ...]:
@@ -80,7 +105,7 @@ def _as_graph(coupling: Coupling, removed: Mapping[str, Units]) -> tuple[Attempt
 
     def attempt(removed: Mapping[str, Units]) -> Attempt:
         done = cut(coupling, removed)
-        return Attempt(removed, done, done.module, prove(coupling, done.module, removed), graph=True)
+        return Attempt(removed, done, done.module, _proven(coupling, done, done.module, removed), graph=True)
 
     whole = attempt(removed)
     if whole.proof.passed:
