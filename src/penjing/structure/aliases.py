@@ -47,6 +47,16 @@ class Aliases:
         """What an argument of a call is when it is read."""
         return self._values[reader].get(argument, argument) if isinstance(argument, fx.Node) else argument
 
+    def family(self, node: fx.Node) -> set[fx.Node]:
+        """The nodes that lie in the memory of this one, and itself."""
+        root = self.root.get(node, node)
+        return {node, *(other for other, its in self.root.items() if its is root)}
+
+    def is_written_after(self, node: fx.Node) -> bool:
+        """Whether a later call writes into the memory of a node."""
+        nodes = list(self.root)
+        return any(self.root[node] in self.written(later) for later in nodes[nodes.index(node) + 1 :])
+
     def written(self, node: fx.Node) -> tuple[fx.Node, ...]:
         """The nodes that made the memory into which a call writes."""
         return tuple(self.root[source] for source in _written(node))

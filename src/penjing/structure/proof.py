@@ -8,12 +8,13 @@ A rolled index in one query weight moved an output by 1.2e-6: single precision w
 
 import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 
+from penjing.structure.capture import Captured
 from penjing.structure.coupling import Coupling, Removal, Units
 from penjing.structure.folding import Folding
 from penjing.structure.graph_model import GraphModel
@@ -84,10 +85,31 @@ def prove(
     added = {name: surgery.slice(name, value) for name, value in noise.items()}
     for name, shift in folding.shifts.items():
         added[name] = added[name] + shift if name in added else shift
+    reference = _Reference(coupling, removal, noise, folding)
+    proof = compare(captured, module, reference, added, _original(folding), exact=exact, seed=seed)
+    if proof.passed and (folding.intact or folding.moved):
+        return replace(proof, what=f"{proof.what}, against the {_original(folding)}")
+    return proof
+
+
+def compare(
+    captured: Captured,
+    candidate: nn.Module,
+    reference: Original,
+    added: Mapping[str, Tensor],
+    original: str,
+    *,
+    exact: bool = True,
+    seed: int = 0,
+) -> Proof:
+    """Run a candidate and a reference of the captured model on two inputs and two batch sizes, in float64.
+
+    added: what is added to tensors of the candidate first, such as the noise that the reference has. original: what the
+    reference is, in words.
+    """
     with preserved_randomness(), torch.no_grad():
-        reference = _Reference(coupling, removal, noise, folding)
         try:
-            smaller = _double(module, added)
+            smaller = _double(candidate, added)
         except (ValueError, RuntimeError, KeyError) as problem:
             return Proof(float("inf"), exact, False, _one_line(problem))
         worst, batches = 0.0, batches_of(captured)
@@ -101,13 +123,9 @@ def prove(
                 return Proof(float("inf"), exact, False, f"it does not run: {_one_line(problem)}")
             difference = _difference(leaves(expected), found)
             if not difference <= TOLERANCE:
-                what = f"outputs differ by {difference:.1e} from the {_original(folding)}"
-                return Proof(difference, exact, False, what)
+                return Proof(difference, exact, False, f"outputs differ by {difference:.1e} from the {original}")
             worst = max(worst, difference)
-    what = f"2 inputs, batches {batches[0]} and {batches[1]}"
-    return Proof(
-        worst, exact, True, what + (f", against the {_original(folding)}" if folding.intact or folding.moved else "")
-    )
+    return Proof(worst, exact, True, f"2 inputs, batches {batches[0]} and {batches[1]}")
 
 
 def _original(folding: Folding) -> str:

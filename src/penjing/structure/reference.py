@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
+from penjing.structure.capture import Captured
 from penjing.structure.coupling import Coupling, Removal
 from penjing.structure.precision import in_double
 from penjing.structure.rules import Labels, Ruling
@@ -18,8 +19,7 @@ from penjing.structure.surgery import rewrite
 class Original(fx.Interpreter):
     """The original graph in float64, with noise added to some of its tensors by name."""
 
-    def __init__(self, coupling: Coupling, noise: Mapping[str, Tensor]) -> None:
-        captured = coupling.captured
+    def __init__(self, captured: Captured, noise: Mapping[str, Tensor]) -> None:
         graph = in_double(captured.module.graph)
         super().__init__(fx.GraphModule({**captured.subgraphs, **captured.tensors}, graph))
         self.noise = noise
@@ -42,7 +42,7 @@ class Masked(Original):
     """The original with removed slices zero; statistics over a cut dimension see only what is kept."""
 
     def __init__(self, coupling: Coupling, removal: Removal, noise: Mapping[str, Tensor]) -> None:
-        super().__init__(coupling, noise)
+        super().__init__(coupling.captured, noise)
         self.labels = coupling.labelling.labels
         self.removal = removal
         self._rulings = coupling.labelling.rulings

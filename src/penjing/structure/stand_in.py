@@ -112,7 +112,8 @@ def _modules_of(model: nn.Module, block: Block, gone: Collection[str]) -> Iterat
     """The modules that hold all weights of a block and none that stays, from the innermost outwards."""
     modules = dict(model.named_modules())
     paths: list[Sequence[str]] = [name.split(".")[:-1] for name in block.parameters]
-    path = list(reduce(common_path, paths[1:], paths[0])) if paths else []
+    shared: Sequence[str] = reduce(common_path, paths) if paths else ()
+    path = list(shared)
     while path:
         name = ".".join(path)
         if name not in modules or any(f"{name}.{weight}" not in gone for weight, _ in modules[name].named_parameters()):
