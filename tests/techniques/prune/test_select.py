@@ -43,12 +43,11 @@ def test_any_selection_keeps_its_promises(
 
 
 def test_global_scope_removes_the_lowest_of_all() -> None:
-    scores = {"a": np.array([1.0, 10.0, 11.0, 14.0]), "b": np.array([4.0, 9.0, 8.0, 7.0])}
-    normal = {name: values / values.mean() for name, values in scores.items()}
+    scores = {"a": np.array([0.1, 1.1, 1.2, 1.5]), "b": np.array([0.5, 1.3, 1.15, 1.0])}
     selection = select(scores, 5 / 8, channels(scores))
     gone = {(name, int(unit)) for name, units in selection.removed.items() for unit in units}
     everything = [(name, unit) for name, values in scores.items() for unit in range(len(values))]
-    best = min(combinations(everything, 3), key=lambda units: sum(normal[name][unit] for name, unit in units))
+    best = min(combinations(everything, 3), key=lambda units: sum(scores[name][unit] for name, unit in units))
     assert gone == set(best)
 
 
@@ -67,6 +66,54 @@ def test_the_budget_may_count_anything() -> None:
     selection = select(scores, 0.25, quadratic, scope=Scope.LOCAL)
     assert selection.remaining == 0.25
     assert len(selection.removed["wide"]) == 4
+
+
+def latency(width: int) -> float:
+    """A made-up machine: blocks of 16 channels, and a partly filled block costs two whole ones."""
+    return float(width // 16 + 2 * (width % 16 > 0))
+
+
+def test_a_cost_with_cliffs_gets_the_gentlest_cut_that_meets_it() -> None:
+    """64 channels cost 4. Any width below 64 but 48 costs as much or more until 32: bisection would miss 48."""
+    scores = {"a": np.arange(64.0)}
+
+    def cost(removed: Mapping[str, np.ndarray]) -> float:
+        return latency(64 - len(removed.get("a", ())))
+
+    selection = select(scores, 0.8, cost, monotone=False)
+    assert len(selection.removed["a"]) == 16
+    assert selection.remaining == 0.75
+    assert len(select(scores, 0.5, cost, monotone=False).removed["a"]) == 32
+
+
+def test_a_budget_out_of_reach_gets_the_cheapest_cut_even_if_it_is_not_the_last() -> None:
+    scores = {"a": np.arange(20.0)}
+
+    def cost(removed: Mapping[str, np.ndarray]) -> float:
+        return {16: 1.0, 20: 3.0}.get(20 - len(removed.get("a", ())), 2.0)
+
+    selection = select(scores, 0.1, cost, monotone=False)
+    assert len(selection.removed["a"]) == 4
+
+
+def test_a_long_line_is_looked_at_in_bounded_time() -> None:
+    scores = {"a": np.arange(20_000.0)}
+    asked = 0
+
+    def cost(removed: Mapping[str, np.ndarray]) -> float:
+        nonlocal asked
+        asked += 1
+        return 20_000.0 - len(removed.get("a", ()))
+
+    selection = select(scores, 0.5, cost, monotone=False)
+    assert asked < 600
+    assert selection.remaining == pytest.approx(0.5, abs=0.01)
+
+
+def test_a_tie_costs_no_more_than_asked_and_is_shared() -> None:
+    scores = {"a": np.ones(4), "b": np.ones(8)}
+    selection = select(scores, 0.5, channels(scores))
+    assert {name: len(units) for name, units in selection.removed.items()} == {"a": 2, "b": 4}
 
 
 def test_nothing_goes_when_everything_may_stay() -> None:

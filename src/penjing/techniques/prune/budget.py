@@ -11,31 +11,45 @@ from penjing.recipe import PruneChannels, Target
 from penjing.structure import Coupling, Group
 from penjing.structure.rules import is_shape
 from penjing.techniques.prune.ends import births_of, touched_by
-from penjing.techniques.prune.select import Cost, Units
+from penjing.techniques.prune.select import Cost, Units, share
 from penjing.types import Budget
 
 
 @dataclass(frozen=True)
 class Pool:
-    """Groups that share a budget: at most `keep` of the cost may remain. pattern: what the recipe calls them."""
+    """Groups that share a budget, what they cost, and the share `keep` of it that may remain at most.
+
+    pattern: what the recipe calls them.
+    """
 
     pattern: str
     groups: tuple[Group, ...]
+    cost: Cost
     keep: float
 
+    def remaining(self, removed: Mapping[str, Units]) -> float:
+        """The share of the cost that remains once units of these groups are gone."""
+        names = {group.name for group in self.groups}
+        return share(self.cost, {name: units for name, units in removed.items() if name in names})
 
-def pools_of(step: PruneChannels, groups: Sequence[Group]) -> tuple[Pool, ...]:
+
+def pools_of(
+    coupling: Coupling, groups: Sequence[Group], step: PruneChannels, keep: Mapping[str, float], target: Target | None
+) -> tuple[Pool, ...]:
     """Share the groups out by the first pattern of the ratios that names them; a group that none names stays whole.
 
-    With iterations=n each of the n cuts keeps the n-th root of what is to remain.
+    keep: the share of the cost that may remain, by pattern. One ratio is that of the whole model, ratios by pattern are
+    of what their groups touch.
     """
+    whole = not isinstance(step.ratio, Mapping)
     left = list(groups)
     pools = []
     for pattern, ratio in step.ratios:
         mine = tuple(group for group in left if matches(group, (pattern,)))
         left = [group for group in left if group not in mine]
         if mine and ratio > 0:
-            pools.append(Pool(pattern, mine, (1 - ratio) ** (1 / step.iterations)))
+            cost = cost_of(coupling, mine, Budget(step.of), target=target, whole=whole)
+            pools.append(Pool(pattern, mine, cost, keep[pattern]))
     return tuple(pools)
 
 

@@ -10,6 +10,7 @@ place; a latency may rise where a width leaves the kernels' blocks, so there eve
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -111,7 +112,8 @@ def _steps(
     scores: Mapping[str, NDArray[np.float64]], scope: Scope, widths: Mapping[str, Widths]
 ) -> dict[str, NDArray[np.int64]]:
     """Give the width of every group at each step along the line, [steps]; the first step removes nothing."""
-    places = {name: _ranks(values) if scope is Scope.LOCAL else values for name, values in scores.items()}
+    ranks = {name: _ranks(values) for name, values in scores.items()}
+    places: Mapping[str, NDArray[Any]] = ranks if scope is Scope.LOCAL else _places(scores, ranks)
     line = np.unique(np.concatenate(list(places.values())))
     sizes = {}
     for name, values in places.items():
@@ -128,6 +130,17 @@ def _ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
     ranks = np.empty(len(values))
     ranks[np.argsort(values, kind="stable")] = (np.arange(len(values)) + 0.5) / len(values)
     return ranks
+
+
+def _places(
+    scores: Mapping[str, NDArray[np.float64]], ranks: Mapping[str, NDArray[np.float64]]
+) -> dict[str, NDArray[np.int64]]:
+    """Where each value stands among those of all groups; equal ones by their rank, so that no tie goes at once."""
+    order = np.lexsort((np.concatenate(list(ranks.values())), np.concatenate(list(scores.values()))))
+    places = np.empty(len(order), dtype=np.int64)
+    places[order] = np.arange(len(order))
+    ends = np.cumsum([len(values) for values in scores.values()])
+    return dict(zip(scores, np.split(places, ends[:-1]), strict=True))
 
 
 def _bisect(remaining: Callable[[int], float], count: int, keep: float) -> int:

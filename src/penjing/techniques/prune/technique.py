@@ -10,12 +10,12 @@ from torch import Tensor
 from penjing.recipe import PruneChannels
 from penjing.structure import Coupling, Group, capture, couple
 from penjing.techniques.prune.attempt import Attempt, largest_proven
-from penjing.techniques.prune.budget import Pool, check_patterns, cost_of, matches, pools_of
+from penjing.techniques.prune.budget import Pool, check_patterns, matches, pools_of
 from penjing.techniques.prune.calibration import affordable
 from penjing.techniques.prune.compensate import install, refit
 from penjing.techniques.prune.evidence import gather
 from penjing.techniques.prune.scores import find_score, score_groups
-from penjing.techniques.prune.select import Cost, Units, Widths, select, share
+from penjing.techniques.prune.select import Units, Widths, select
 from penjing.techniques.prune.widths import widths_of
 from penjing.techniques.state import Context, State
 from penjing.types import Budget, Normalize, Reduce, Scope
@@ -29,20 +29,47 @@ def run(state: State, step: PruneChannels, context: Context) -> State:
     """Apply the step; with iterations=n the cut is made in n equal shares, scored anew before each."""
     if not any(ratio for _, ratio in step.ratios):
         return state.log(step.key, "nothing asked for: ratio is 0")
+    remaining = {pattern: 1.0 for pattern, _ in step.ratios}
     for i in range(step.iterations):
         coupling = couple(capture(state.model, state.example))
         if i == 0:
             check_patterns(step, coupling)
-        state = _cut_once(state, step, coupling, context)
+        keep = {
+            pattern: min(1.0, (1 - ratio) ** ((i + 1) / step.iterations) / remaining[pattern])
+            for pattern, ratio in step.ratios
+        }
+        state, kept = _cut_once(state, step, coupling, keep, context)
+        remaining |= {pattern: remaining[pattern] * share for pattern, share in kept.items()}
         if context.progress is not None:
             context.progress.update(i + 1, step.iterations, step.key)
     return state
 
 
-def _cut_once(state: State, step: PruneChannels, coupling: Coupling, context: Context) -> State:
+def _cut_once(
+    state: State, step: PruneChannels, coupling: Coupling, keep: Mapping[str, float], context: Context
+) -> tuple[State, Mapping[str, float]]:
+    """Cut once; give the share that remains of what each pattern's groups cost."""
     groups = chosen_groups(coupling, step)
     if not groups:
-        return state.log(step.key, "no group of this model can be cut: " + _why_not(coupling, step), fell_back=True)
+        return state.log(step.key, "no group of this model can be cut: " + _why_not(coupling, step), fell_back=True), {}
+    state, groups, widths = _allowed(state, step, coupling, groups, context)
+    pools = pools_of(coupling, groups, step, keep, context.target)
+    scores = _scores(state, step, coupling, groups, context)
+    removed: dict[str, Units] = {}
+    for pool in pools:
+        mine = {group.name: scores[group.name] for group in pool.groups}
+        monotone = Budget(step.of) is not Budget.LATENCY
+        chosen = select(mine, pool.keep, pool.cost, scope=Scope(step.scope), widths=widths, monotone=monotone)
+        removed |= chosen.removed
+    if not removed:
+        return state.log(step.key, "nothing removed: the allowed widths leave every group whole", fell_back=True), {}
+    return _carry_out(state, step, coupling, removed, pools, context)
+
+
+def _allowed(
+    state: State, step: PruneChannels, coupling: Coupling, groups: tuple[Group, ...], context: Context
+) -> tuple[State, tuple[Group, ...], Mapping[str, Widths]]:
+    """Find the widths that each group may take, and leave out the groups that have none but their own."""
     multiple = _multiple(step, context)
     widths = widths_of(coupling, groups, Widths(multiple, step.min_width))
     stuck = [group.name for group in groups if 1 < widths[group.name].multiple >= group.size]
@@ -50,29 +77,7 @@ def _cut_once(state: State, step: PruneChannels, coupling: Coupling, context: Co
         named = ", ".join(stuck[:_NAMED]) + (f" and {len(stuck) - _NAMED} more" if len(stuck) > _NAMED else "")
         what = f"left whole, no smaller width is a multiple of {multiple}: {named}"
         state = state.log(step.key, what, fell_back=True)
-        groups = tuple(group for group in groups if group.name not in stuck)
-    budgets = _budgets(coupling, groups, step, context)
-    scores = _scores(state, step, coupling, groups, context)
-    removed: dict[str, Units] = {}
-    for pool, cost in budgets:
-        mine = {group.name: scores[group.name] for group in pool.groups}
-        monotone = Budget(step.of) is not Budget.LATENCY
-        chosen = select(mine, pool.keep, cost, scope=Scope(step.scope), widths=widths, monotone=monotone)
-        removed |= chosen.removed
-    if not removed:
-        return state.log(step.key, "nothing removed: the allowed widths leave every group whole", fell_back=True)
-    return _carry_out(state, step, coupling, removed, budgets, context)
-
-
-def _budgets(
-    coupling: Coupling, groups: tuple[Group, ...], step: PruneChannels, context: Context
-) -> tuple[tuple[Pool, Cost], ...]:
-    """Give the pools of groups and what each of them costs: one ratio is that of the whole model."""
-    whole = not isinstance(step.ratio, Mapping)
-    return tuple(
-        (pool, cost_of(coupling, pool.groups, Budget(step.of), target=context.target, whole=whole))
-        for pool in pools_of(step, groups)
-    )
+    return state, tuple(group for group in groups if group.name not in stuck), widths
 
 
 def _carry_out(
@@ -80,25 +85,26 @@ def _carry_out(
     step: PruneChannels,
     coupling: Coupling,
     removed: Mapping[str, Units],
-    budgets: tuple[tuple[Pool, Cost], ...],
+    pools: tuple[Pool, ...],
     context: Context,
-) -> State:
+) -> tuple[State, Mapping[str, float]]:
+    """Make the cut, prove it, refit what follows, and log all three."""
     done, failed = largest_proven(state, coupling, removed, context.prefer)
     for name, why in failed.items():
         what = f"group {name} was left whole: its cut could not be proven ({why})"
         state = state.log(step.key, what, fell_back=True)
     if done is None:
-        return state
+        return state, {}
     sizes = {name: coupling[name].size for name in done.removed}
     widths = ", ".join(f"{name} {sizes[name]} to {sizes[name] - len(units)}" for name, units in done.removed.items())
     state = state.log(step.key, f"cut {widths}", proof=done.proof.describe())
-    for pool, cost in budgets:
-        names = {group.name for group in pool.groups}
-        remaining = share(cost, {name: units for name, units in done.removed.items() if name in names})
-        if remaining > pool.keep + 1e-6:
+    remaining = {pool.pattern: pool.remaining(done.removed) for pool in pools}
+    for pool in pools:
+        kept = remaining[pool.pattern]
+        if kept > pool.keep + 1e-6:
             short = "not every cut was proven" if failed else "the allowed widths reach no further"
             of = step.of if len(step.ratios) == 1 else f"{step.of} of {pool.pattern}"
-            what = f"{of}: asked to keep {pool.keep:.1%}, kept {remaining:.1%}; {short}"
+            what = f"{of}: asked to keep {pool.keep:.1%}, kept {kept:.1%}; {short}"
             state = state.log(step.key, what, fell_back=True)
     if done.refused:
         what = (
@@ -110,7 +116,7 @@ def _carry_out(
     if step.compensate:
         state = _compensate(state, step, coupling, done, masks, context)
     whole = surgery if state.surgery is None else state.surgery.then(surgery)
-    return State(done.module, state.example, masks, whole, state.graph or done.graph, state.rows)
+    return State(done.module, state.example, masks, whole, state.graph or done.graph, state.rows), remaining
 
 
 def chosen_groups(coupling: Coupling, step: PruneChannels) -> tuple[Group, ...]:
