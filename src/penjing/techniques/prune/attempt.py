@@ -45,16 +45,24 @@ class Attempt:
 
 
 Try = Callable[[Mapping[str, Units]], Attempt]
+Choice = tuple[Coupling, Mapping[str, Units]]
 
 
 def largest_proven(
-    state: State, coupling: Coupling, removed: Mapping[str, Units], prefer: str, *, eager_safe: bool = False
+    state: State,
+    coupling: Coupling,
+    removed: Mapping[str, Units],
+    prefer: str,
+    *,
+    eager_safe: bool = False,
+    gentler: Callable[[], Choice | None] = lambda: None,
 ) -> tuple[Attempt | None, dict[str, str]]:
     """Make the whole cut where it can be proven, else as much of it as can.
 
-    With prefer="module" the user's own class is cut where that passes; else the graph is. With eager_safe the class
-    stays the user's whatever it costs: groups that it cannot lose are left whole. Give what passed, None where nothing
-    did, and why each of the other groups failed.
+    With prefer="module" the user's own class is cut where that passes. Where it does not, another choice of units, as
+    small and `gentler` to the class, is tried; then the graph is cut. With eager_safe the class stays the user's
+    whatever it costs: groups that it cannot lose are left whole. Give what passed (its coupling is `cut.coupling`),
+    None where nothing did, and why each of the other groups failed.
     """
     refused = ""
     if prefer == "module" and not state.graph:
@@ -65,6 +73,9 @@ def largest_proven(
         if eager_safe:
             return bisect(in_place, removed)
         refused = whole.proof.what
+        other = gentler()
+        if other is not None and (second := _in_place(state, other[0])(other[1])).proof.passed:
+            return second, {}
     done, failed = _as_graph(coupling, removed)
     return (None if done is None else replace(done, refused=refused)), failed
 
