@@ -1,5 +1,7 @@
 """Capture leaves the model as it was, frees the batch, and explains what it cannot do."""
 
+from typing import Any
+
 import pytest
 import torch
 from structure_zoo import ZOO, Vgg
@@ -111,3 +113,53 @@ def test_dynamic_shapes_can_free_more_than_the_batch() -> None:
     dim = torch.export.Dim.DYNAMIC
     captured = capture(ZOO["gated mlp"]()[0], torch.zeros(2, 5, 6), dynamic_shapes=({0: dim, 1: dim},))
     assert captured.module(torch.zeros(3, 9, 6))[0].shape == (3, 9, 3)
+
+
+class Keywords(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(4, 6), nn.Linear(6, 2)
+
+    def forward(self, **inputs: Any) -> dict[str, Any]:
+        hidden = self.a(inputs["x"]).relu() * inputs["gates"][0]
+        return {"y": self.b(hidden), "cache": Cache(hidden), "name": "y"}
+
+
+class Cache:
+    """A container that is no pytree, as the key-value caches of decoders."""
+
+    def __init__(self, hidden: Tensor) -> None:
+        self.hidden = hidden
+
+
+def test_any_keyword_is_an_argument_and_the_batch_is_free() -> None:
+    model, x = Keywords(), torch.randn(2, 4)
+    captured = capture(model, {"x": x, "gates": [torch.ones(2, 1)]})
+    assert captured.fixed_batch is None
+    assert [node.name for node in captured.module.graph.nodes if node.op == "placeholder"] == ["x", "gates_0"]
+    graph_model = cut(couple(captured), {"a": [0]}).module
+    found = graph_model(x=torch.randn(5, 4), gates=[torch.ones(5, 1)])
+    assert found["y"].shape == (5, 2)
+
+
+def test_an_output_that_no_graph_can_give_is_named_and_none_takes_its_place() -> None:
+    model, call = Keywords(), {"x": torch.randn(2, 4), "gates": [torch.ones(2, 1)]}
+    captured = capture(model, call)
+    assert captured.dropped == ("Cache",)
+    found = cut(couple(captured), {}).module(**call)
+    assert (found["cache"], found["name"]) == (None, "y")
+    torch.testing.assert_close(found["y"], model(**call)["y"])
+
+
+def test_dynamic_shapes_of_another_structure_are_refused() -> None:
+    with pytest.raises(CaptureError, match=r"not the structure of the call, which has the arguments input: "):
+        capture(nn.Linear(3, 2), torch.zeros(2, 3), dynamic_shapes={"x": None})
+
+
+def test_the_tensors_of_the_call_carry_no_marks_afterwards() -> None:
+    x = torch.randn(2, 4)
+    before = dict(vars(x))
+    capture(nn.Linear(4, 2), x)
+    with pytest.raises(CaptureError):
+        capture(nn.Linear(3, 2), x)
+    assert vars(x) == before

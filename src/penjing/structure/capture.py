@@ -17,90 +17,11 @@ from torch.utils import _pytree as pytree
 from penjing.errors import CaptureError
 from penjing.structure.inline import inline_wrappers
 from penjing.structure.rules import Shape, Shapes, owner_of
+from penjing.structure.signature import Signature, by_name, positional_names
 from penjing.workload.inputs import ExampleInputs
 from penjing.workload.modes import preserved
 
 _RESERVED = ("graph", "code")
-
-
-@dataclass(frozen=True)
-class Signature:
-    """How a call of the model becomes the flat inputs of the graph, and its flat outputs what the model returns.
-
-    `names` are the positional arguments of the model's forward; `inputs` is the structure of the captured call with
-    every argument under its name; `constants` holds the leaves that are no tensors, which are part of the graph.
-    """
-
-    names: tuple[str, ...]
-    inputs: pytree.TreeSpec
-    outputs: pytree.TreeSpec
-    constants: tuple[Any, ...]
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> "Signature":
-        return self
-
-    @classmethod
-    def of(cls, model: nn.Module, example: ExampleInputs, outputs: pytree.TreeSpec) -> "Signature":
-        """The signature of a model called with an example."""
-        names = positional_names(model)
-        leaves, inputs = pytree.tree_flatten(by_name(names, example.args, example.kwargs))
-        return cls(names, inputs, outputs, tuple(None if isinstance(leaf, Tensor) else leaf for leaf in leaves))
-
-    def flatten(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Any]:
-        """The flat inputs of the graph. TypeError for a call of another structure than the captured one."""
-        call = by_name(self.names, args, kwargs)
-        known = self.inputs.context if self.inputs.type is dict else []
-        extra = [name for name in call if name not in known and call[name] is not None]
-        missing = [name for name in known if name not in call]
-        if extra or missing:
-            what = f"missing {', '.join(missing)}" if missing else f"unexpected {', '.join(extra)}"
-            raise TypeError(f"the graph was captured with the arguments {', '.join(known)}; {what}")
-        leaves, inputs = pytree.tree_flatten({name: call[name] for name in known})
-        if inputs != self.inputs:
-            raise TypeError(f"the graph was captured with inputs of the structure {self.inputs}, not {inputs}")
-        for leaf, constant in zip(leaves, self.constants, strict=True):
-            if not isinstance(leaf, Tensor) and leaf != constant:
-                raise TypeError(
-                    f"the graph was captured with the value {constant!r}, which is part of it, not {leaf!r}"
-                )
-        return leaves
-
-    def inspected(self) -> inspect.Signature:
-        """What `inspect.signature` shows for a graph's forward: the captured arguments, by name."""
-        if self.inputs.type is not dict:
-            return inspect.Signature()
-        kinds = inspect.Parameter
-        numbered = [name for name in self.inputs.context if name.startswith("*")]
-        rest = [kinds("args", kinds.VAR_POSITIONAL)] if numbered else []
-        keywords = [name for name in self.inputs.context if name not in self.names and name not in numbered]
-        return inspect.Signature(
-            [
-                *(kinds(name, kinds.POSITIONAL_OR_KEYWORD) for name in self.names if name in self.inputs.context),
-                *rest,
-                *(kinds(name, kinds.KEYWORD_ONLY) for name in keywords),
-            ]
-        )
-
-    def unflatten(self, outputs: Sequence[Any]) -> Any:
-        """What the model returns."""
-        return pytree.tree_unflatten(list(outputs), self.outputs)
-
-
-def positional_names(model: nn.Module) -> tuple[str, ...]:
-    """The names of forward's positional arguments."""
-    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    parameters = inspect.signature(model.forward).parameters.values()
-    return tuple(parameter.name for parameter in parameters if parameter.kind in kinds)
-
-
-def by_name(names: Sequence[str], args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    """A call as one dictionary; positional arguments beyond the names are numbered.
-
-    >>> by_name(("x", "mask"), (1, 2, 3), {"scale": 4})
-    {'x': 1, 'mask': 2, '*2': 3, 'scale': 4}
-    """
-    named = {names[i] if i < len(names) else f"*{i}": value for i, value in enumerate(args)}
-    return named | dict(kwargs)
 
 
 @dataclass(frozen=True)
@@ -111,7 +32,8 @@ class Captured:
     original names. `shapes` maps each node's name to its output shape (a tuple of shapes for several outputs, None for
     no tensor) at the batch size of `example`; `node_module` maps it to the qualified name of the module that called it.
     `fixed_batch` is the reason why only the example's batch size is possible, or None. `cumulative_norms` are the batch
-    norms with momentum=None, whose running statistics are means over all batches.
+    norms with momentum=None, whose running statistics are means over all batches. `dropped` are the types of outputs
+    that a graph cannot give, such as the key-value cache of a decoder: it gives None in their place.
     """
 
     module: fx.GraphModule
@@ -122,6 +44,7 @@ class Captured:
     name: str
     fixed_batch: str | None = None
     cumulative_norms: frozenset[str] = frozenset()
+    dropped: tuple[str, ...] = ()
 
     @property
     def tensors(self) -> dict[str, Tensor]:
@@ -242,36 +165,127 @@ def capture(model: nn.Module, example: Any, dynamic_shapes: Any = None) -> Captu
         if name in {**model._modules, **model._parameters, **model._buffers}:
             raise CaptureError(f"{type(model).__name__}.{name} has a name that torch.fx reserves for itself; rename it")
     if dynamic_shapes is not None:
-        return _captured(model, example, _export(model, example, dynamic_shapes))
+        return _captured(model, example, _each_shape(model, example, dynamic_shapes))
     free = example.with_batch(2) if example.batch_size == 1 else example
     try:
-        return _captured(model, free, _export(model, free, _batch_free(model, free)))
+        return _captured(model, free, _batch_free(free))
     except CaptureError as problem:
-        program = _export(model, example, None)
-        return replace(_captured(model, example, program), fixed_batch=_first_line(problem.__cause__ or problem))
+        captured = _captured(model, example, None)
+        return replace(captured, fixed_batch=_first_line(problem.__cause__ or problem))
 
 
-def _batch_free(model: nn.Module, example: ExampleInputs) -> Any:
-    """Dimension 0 of each batched tensor is dynamic, in the structure that torch.export asks for."""
-    size = example.batch_size
+def _batch_free(example: ExampleInputs) -> list[Any]:
+    """Dimension 0 of each batched tensor is dynamic."""
 
     def of(leaf: Any) -> Any:
-        batched = isinstance(leaf, Tensor) and leaf.ndim > 0 and leaf.shape[0] == size
+        batched = isinstance(leaf, Tensor) and leaf.ndim > 0 and leaf.shape[0] == example.batch_size
         return {0: torch.export.Dim.DYNAMIC} if batched else None
 
-    call = inspect.signature(model.forward).bind(*example.args, **example.kwargs).arguments
-    return pytree.tree_map(of, dict(call))
+    return [of(leaf) for leaf in pytree.tree_leaves((example.args, dict(example.kwargs)))]
 
 
-def _export(model: nn.Module, example: ExampleInputs, dynamic_shapes: Any) -> torch.export.ExportedProgram:
+def _each_shape(model: nn.Module, example: ExampleInputs, dynamic_shapes: Any) -> list[Any]:
+    """Dynamic shapes as torch.export.export takes them, leaf by leaf."""
+    names = positional_names(model)
+    call = by_name(names, example.args, example.kwargs)
+    given = dynamic_shapes if isinstance(dynamic_shapes, Mapping) else by_name(names, dynamic_shapes, {})
+    try:
+        return pytree.tree_structure(call).flatten_up_to(dict(given))
+    except ValueError as problem:
+        raise CaptureError(
+            f"dynamic_shapes has not the structure of the call, which has the arguments {', '.join(call)}: {problem}"
+        ) from problem
+
+
+@dataclass
+class _Returned:
+    """What the model returned when it was traced: the structure, and the types of what no graph can give."""
+
+    structure: pytree.TreeSpec | None = None
+    dropped: tuple[str, ...] = ()
+
+
+class _Flat(nn.Module):
+    """A model as a function of flat inputs that gives flat outputs.
+
+    Keywords of any name, and outputs of any structure, are then none of torch.export's business.
+    """
+
+    def __init__(self, model: nn.Module, call: pytree.TreeSpec) -> None:
+        super().__init__()
+        self.model = model
+        self._call = call
+        self.returned = _Returned()  # an object that torch.export does not look into: it sets lists back afterwards
+
+    def forward(self, *inputs: Any) -> list[Any]:
+        args, kwargs = pytree.tree_unflatten(list(inputs), self._call)
+        outputs, self.returned.structure = pytree.tree_flatten(self.model(*args, **kwargs))
+        self.returned.dropped = tuple(type(leaf).__name__ for leaf in outputs if not _is_plain(leaf))
+        return [leaf if _is_plain(leaf) else None for leaf in outputs]
+
+
+_PLAIN = (Tensor, torch.SymInt, torch.SymFloat, torch.SymBool, int, float, complex, str, type(None))
+
+
+def _is_plain(leaf: Any) -> bool:
+    return isinstance(leaf, _PLAIN)
+
+
+def _captured(model: nn.Module, example: ExampleInputs, dynamic_shapes: Sequence[Any] | None) -> Captured:
+    # torch.export marks the tensors that it is given, and leaves its marks on them when it fails.
+    leaves, call = pytree.tree_flatten((tuple(example.args), dict(example.kwargs)))
+    leaves = [leaf.detach() if isinstance(leaf, Tensor) else leaf for leaf in leaves]
+    flat, shapes = _Flat(model, call), None if dynamic_shapes is None else (tuple(dynamic_shapes),)
     with preserved(model), torch.no_grad(), _plain_operators():
-        model.eval()
-        # torch.export marks the tensors that it is given, and leaves its marks on them when it fails.
-        args, kwargs = pytree.tree_map_only(Tensor, Tensor.detach, (tuple(example.args), dict(example.kwargs)))
+        flat.eval()
         try:
-            return torch.export.export(model, args, kwargs, dynamic_shapes=dynamic_shapes, strict=False)
+            program = torch.export.export(flat, tuple(leaves), dynamic_shapes=shapes, strict=False)
         except Exception as problem:  # torch.export raises whatever the model's own code raises
             raise CaptureError(_explain(model, problem)) from problem
+    exported = program.module(check_guards=False)
+    inline_wrappers(exported)
+    assert flat.returned.structure is not None
+    signature = Signature.of(model, example, flat.returned.structure)
+    graph, attributes = _unwrapped(exported, signature)
+    return Captured(
+        module=fx.GraphModule(attributes, graph, class_name=type(model).__name__),
+        example=example,
+        shapes={node.name: shapes_of(node.meta.get("val")) for node in graph.nodes},
+        node_module={node.name: _module_of(node) for node in graph.nodes},
+        signature=signature,
+        name=type(model).__name__,
+        cumulative_norms=frozenset(
+            name for name, module in model.named_modules() if isinstance(module, _NormBase) and module.momentum is None
+        ),
+        dropped=flat.returned.dropped,
+    )
+
+
+def _unwrapped(exported: fx.GraphModule, signature: Signature) -> tuple[fx.Graph, dict[str, Any]]:
+    """The graph with the names that the model itself gives to its tensors, modules and arguments; and its tensors."""
+    prefix = "model."
+    graph, attributes, nodes = fx.Graph(), dict[str, Any](), dict[fx.Node, fx.Node]()
+    arguments = iter(signature.paths)
+    for node in exported.graph.nodes:
+        if node.op == "placeholder":
+            copy = graph.placeholder(next(arguments))
+        elif node.op == "get_attr":
+            target = str(node.target).removeprefix(prefix)
+            attributes[target] = fetch(exported, str(node.target))
+            copy = graph.get_attr(target)
+        else:
+            copy = graph.node_copy(node, nodes.__getitem__)
+        copy.meta = dict(node.meta)
+        stack = node.meta.get("nn_module_stack") or {}
+        copy.meta["nn_module_stack"] = {
+            key: (path.removeprefix("model").removeprefix("."), kind) for key, (path, kind) in stack.items() if path
+        }
+        nodes[node] = copy
+    return graph, attributes
+
+
+def _module_of(node: fx.Node) -> str:
+    return str(node.target).rpartition(".")[0] if node.op == "get_attr" else owner_of(node)
 
 
 @contextmanager
@@ -291,8 +305,9 @@ def _explain(model: nn.Module, problem: Exception) -> str:
     """Name the model, the line of its code, and the remedy."""
     file = inspect.getsourcefile(type(model)) or ""
     frames = traceback.extract_tb(problem.__traceback__)
-    own = [frame for frame in frames if frame.filename == file] or [f for f in frames if "/torch/" not in f.filename][
-        1:
+    own = [frame for frame in frames if frame.filename == file]
+    own = own or [
+        frame for frame in frames[1:] if frame.line and "/torch/" not in frame.filename and frame.filename != __file__
     ]
     where = f" at {own[-1].filename}:{own[-1].lineno} ({own[-1].line})" if own else ""
     return (
@@ -305,28 +320,3 @@ def _explain(model: nn.Module, problem: Exception) -> str:
 def _first_line(problem: BaseException) -> str:
     lines = [line.strip() for line in str(problem).splitlines() if line.strip()]
     return lines[0].rstrip(".") if lines else type(problem).__name__
-
-
-def _captured(model: nn.Module, example: ExampleInputs, program: torch.export.ExportedProgram) -> Captured:
-    exported = program.module(check_guards=False)
-    inline_wrappers(exported)
-    graph = exported.graph
-    graph.set_codegen(fx.graph.CodeGen())
-    module = fx.GraphModule(exported, graph, class_name=type(model).__name__)
-    outputs = program.call_spec.out_spec
-    assert outputs is not None
-    return Captured(
-        module=module,
-        example=example,
-        shapes={node.name: shapes_of(node.meta.get("val")) for node in graph.nodes},
-        node_module={node.name: _module_of(node) for node in graph.nodes},
-        signature=Signature.of(model, example, outputs),
-        name=type(model).__name__,
-        cumulative_norms=frozenset(
-            name for name, module in model.named_modules() if isinstance(module, _NormBase) and module.momentum is None
-        ),
-    )
-
-
-def _module_of(node: fx.Node) -> str:
-    return str(node.target).rpartition(".")[0] if node.op == "get_attr" else owner_of(node)
