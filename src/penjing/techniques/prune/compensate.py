@@ -8,9 +8,7 @@ unlabelled calibration data, so that its output stays near the original y:
 with X' [samples, inputs' * kernel] and Y [samples, outputs'] and W_0 the weights left by the cut. This is the channel
 form of feature-map reconstruction (He et al. 2017, "Channel Pruning for Accelerating Very Deep Neural Networks",
 arXiv:1707.06168, section 3.1), solved in the order of the graph, each layer on the inputs that the refitted layers
-before it give. Where a layer's output is added to a stream that the cut has changed, Y is moved by what the stream
-lacks (section 3.3 there), so that errors do not add up from block to block. A layer without bias gives its intercept to
-the running mean of the batch norm behind it, or has none.
+before it give. A layer without bias gives its intercept to the running mean of the batch norm behind it, or has none.
 
 A quarter of the samples is held out: among several ridges the best there is taken, and new weights only where they are
 nearer to the original there; the errors told are those.
@@ -21,16 +19,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, fx, nn
 
 from penjing.structure import Captured, Surgery
 from penjing.structure.layers import Layer, is_read
 from penjing.structure.rules import bind, operator_name
 from penjing.techniques.prune.rows import (
-    Places,
     as_matrix,
     draw_places,
     from_matrix,
@@ -43,7 +38,6 @@ RIDGES = (1e-6, 1e-4, 1e-3, 1e-2, 1e-1)
 GAIN = 0.95  # a smaller gain on few held-out samples may be none
 _ROWS = 20_000  # of one layer's regression, held-out ones included
 _CHUNK = 4_096
-_SILENT = 1e-6  # a smaller factor of a batch norm carries nothing
 _HELD_OUT = 4  # one sample in four
 
 
@@ -203,7 +197,6 @@ def _rows(layer: Layer, step: "_Step", surgery: Surgery, seed: int) -> Rows:
     """Draw positions of every batch; read the layer's inputs there, and what it should give."""
     weight, bias = step.value(layer.weight), None if layer.bias is None else step.value(layer.bias)
     kept = surgery.kept.get(str(layer.weight.target), {}).get(1 - layer.contracted)
-    stream = _stream_of(layer, step)
     generator = torch.Generator().manual_seed(seed)
     parts = []
     for i, (pair, output) in enumerate(zip(step.pairs, step.outputs, strict=True)):
@@ -212,51 +205,11 @@ def _rows(layer: Layer, step: "_Step", surgery: Surgery, seed: int) -> Rows:
         if kept is not None:
             wanted = wanted[:, torch.from_numpy(kept).to(wanted.device)]
         wanted = wanted if bias is None else wanted - bias
-        if stream is not None:
-            wanted = wanted + stream.lack(layer, pair, places, kept)
         x = inputs_at(layer, pair.cut.env[layer.x], weight, places)
         parts.append((x, wanted, (places[0] + i) % _HELD_OUT == _HELD_OUT - 1))
     x, y, held = (torch.cat(part) for part in zip(*parts, strict=True))
     dtype = torch.promote_types(x.dtype, torch.float32)
     return Rows(x.to(dtype), y.to(dtype), held)
-
-
-@dataclass(frozen=True)
-class _Stream:
-    """What a layer's output is added to, once it was multiplied by `scale` [channels] on the way there."""
-
-    node: fx.Node
-    scale: Tensor | None
-
-    def lack(self, layer: Layer, pair: "_Pair", places: Places, kept: NDArray[np.int64] | None) -> Tensor:
-        """What the stream of the cut model lacks at some positions, in terms of the layer's output."""
-        wanted = outputs_at(layer, pair.original_value(self.node.name), places)
-        if kept is not None:
-            wanted = wanted[:, torch.from_numpy(kept).to(wanted.device)]
-        lack = wanted - outputs_at(layer, pair.cut.env[self.node], places)
-        if self.scale is None:
-            return lack
-        return torch.where(self.scale.abs() > _SILENT, lack / self.scale, 0.0)
-
-
-def _stream_of(layer: Layer, step: "_Step") -> _Stream | None:
-    """Find the stream: the other side of an addition that comes behind the layer, or behind its batch norm."""
-    node, scale = layer.node, None
-    while len(node.users) == 1:
-        (after,) = node.users
-        name = operator_name(after.target) if after.op == "call_function" else ""
-        given = bind(after) if name in ("aten::batch_norm", "aten::dropout", "aten::add", "aten::add_") else {}
-        if name == "aten::batch_norm" and scale is None and given["input"] is node and not given["training"]:
-            scale = torch.rsqrt(step.value(given["running_var"]) + given["eps"])
-            scale = scale if given["weight"] is None else scale * step.value(given["weight"])
-        elif name in ("aten::add", "aten::add_") and given["alpha"] == 1:
-            other = given["other"] if given["self"] is node else given["self"]
-            alike = isinstance(other, fx.Node) and step.shapes.get(other.name) == step.shapes[layer.node.name]
-            return _Stream(other, scale) if alike and other in step.pairs[0].cut.env else None
-        elif name != "aten::dropout" or given["train"]:
-            return None
-        node = after
-    return None
 
 
 def _layers(cut: Captured, surgery: Surgery) -> dict[str, Layer]:
@@ -312,12 +265,6 @@ class _Pair:
 
     original: fx.Interpreter
     cut: fx.Interpreter
-    names: Mapping[str, fx.Node]
-
-    def original_value(self, name: str) -> Tensor:
-        """What the original gave at a node, by its name."""
-        value: Tensor = self.original.env[self.names[name]]
-        return value
 
 
 @dataclass(frozen=True)
@@ -327,7 +274,6 @@ class _Step:
     node: fx.Node
     pairs: tuple[_Pair, ...]
     outputs: tuple[Tensor, ...]
-    shapes: Mapping[str, Any]
     tensors: Mapping[str, Tensor]
 
     def value(self, node: fx.Node) -> Tensor:
@@ -350,8 +296,7 @@ def _in_step(
 
     Each operator is given out when the original has run it and the cut has not.
     """
-    names = {node.name: node for node in original.module.graph.nodes}
-    pairs = tuple(_Pair(fx.Interpreter(original.module), fx.Interpreter(cut.module), names) for _ in batches)
+    pairs = tuple(_Pair(fx.Interpreter(original.module), fx.Interpreter(cut.module)) for _ in batches)
     for pair, inputs in zip(pairs, batches, strict=True):
         for runner in (pair.original, pair.cut):
             runner.env, runner.args_iter = {}, iter(inputs)
@@ -360,7 +305,7 @@ def _in_step(
             return
         outputs = tuple(_advance(pair.original, before) for pair in pairs)
         if after.op == "call_function":
-            yield _Step(after, pairs, outputs, cut.shapes, tensors)
+            yield _Step(after, pairs, outputs, tensors)
         for pair in pairs:
             _advance(pair.cut, after, tensors)
 
