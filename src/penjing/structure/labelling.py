@@ -1,5 +1,6 @@
 """The walk over a graph: every dimension of every tensor gets its label, operator by operator."""
 
+import operator
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -36,6 +37,7 @@ class Labelling:
     vanishing: set[str] = field(default_factory=set)
     inputs: dict[str, tuple[str, ...]] = field(default_factory=dict)
     _bases: dict[str, str] = field(default_factory=dict)
+    _views: dict[str, set[str]] = field(default_factory=dict)
     _expanded: dict[int, tuple[Ids, Ids]] = field(default_factory=dict)
 
     def expanded(self, label: Ids) -> Ids:
@@ -51,9 +53,13 @@ class Labelling:
         """Every label of the outputs and inputs of a node."""
         return [label for node in (name, *self.inputs[name]) for each in self.labels.get(node, ()) for label in each]
 
-    def base(self, name: str) -> str:
-        """The node whose memory a node shows: itself, or the one of which it is a view."""
-        return self._bases.get(name, name)
+    def shares_memory(self, name: str, source: str) -> set[str]:
+        """Note that a node shows the memory of another; returns all nodes that show it."""
+        base = self._bases.get(source, source)
+        self._bases[name] = base
+        views = self._views.setdefault(base, {base})
+        views.add(name)
+        return views
 
 
 def label_graph(captured: Captured, *, eager_safe: bool = False) -> Labelling:
@@ -123,7 +129,7 @@ def _call(labelling: Labelling, node: fx.Node, shapes: Mapping[str, Shapes]) -> 
             if all(vanishes(site, labels) for labels in ruling.outputs):
                 labelling.vanishing.add(node.name)
             return ruling.outputs
-    if not known and any(len(labelling.atoms.free(label)) for label in labelling.labels_near(node.name)):
+    if not known and any(labelling.atoms.has_free(label) for label in labelling.labels_near(node.name)):
         labelling.unknown.setdefault(name, problem)
     owner = owner_of(node)
     short = name.removeprefix("aten::").removeprefix("higher_order::")
@@ -144,18 +150,16 @@ def _follow_memory(labelling: Labelling, node: fx.Node) -> None:
 
     Labels need no such care, for a view carries the labels of its base.
     """
+    if node.target is operator.getitem:
+        labelling.shares_memory(node.name, str(node.args[0]))
     if not isinstance(node.target, torch._ops.OpOverload):
-        if node.name.startswith("getitem") and isinstance(node.args[0], fx.Node):
-            labelling._bases[node.name] = labelling.base(node.args[0].name)
         return
     arguments = [argument.alias_info for argument in node.target._schema.arguments]
     for alias, value in zip(arguments, node.args, strict=False):
-        if alias is None or not isinstance(value, fx.Node):
-            continue
-        base = labelling.base(value.name)
-        labelling._bases[node.name] = base
-        if alias.is_write and node.name not in labelling.vanishing:
-            labelling.vanishing -= {name for name in labelling.labels if labelling.base(name) == base}
+        if alias is not None and isinstance(value, fx.Node):
+            views = labelling.shares_memory(node.name, value.name)
+            if alias.is_write and node.name not in labelling.vanishing:
+                labelling.vanishing -= views
 
 
 def _check(ruling: Ruling, shapes: Shapes) -> None:

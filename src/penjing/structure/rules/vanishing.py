@@ -31,7 +31,7 @@ _NORMS = ("batch_norm", "layer_norm", "rms_norm", "group_norm")
 def vanishes(site: Site, outputs: Labels) -> bool:
     """Whether the output is zero wherever any of its free dimensions loses an index."""
     name = site.operator.removeprefix("aten::").removesuffix("_")
-    free = [axis - len(outputs) for axis, label in enumerate(outputs) if len(site.atoms.free(label))]
+    free = [axis - len(outputs) for axis, label in enumerate(outputs) if site.atoms.has_free(label)]
     if not free:
         return True
     if name in _PRESERVING.split() or name.endswith("getitem"):
