@@ -75,7 +75,6 @@ def test_as_recipe_takes_a_step_a_list_or_a_recipe() -> None:
         (lambda: PruneChannels(of="flops"), "use one of 'channels', 'macs'"),
         (lambda: PruneChannels(round_to="even"), "use 'auto', None or a number"),
         (lambda: PruneChannels(min_width=0), "min_width=0 must be at least 1"),
-        (lambda: PruneChannels(eager_safe=True), "eager_safe=True is not part of this version"),
         (lambda: Sparsify(1.5), "amount=1.5 must lie in [0, 1)"),
         (lambda: Sparsify(True), "amount=True must be a share"),
         (lambda: Quantize("int5"), "use one of 'int8'"),

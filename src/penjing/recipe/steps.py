@@ -51,7 +51,9 @@ class PruneChannels(Step):
     ratio: share of `of` that goes, in [0, 1). "channels" counts the units of all groups; "macs" and "params" search the
     cut whose remaining share is 1 - ratio. round_to: keep widths at multiples of a number; "auto" takes the multiple
     that fills the target's kernel blocks, None rounds nothing. compensate: refit the layers behind the cut by least
-    squares on calibration data. iterations: cut in that many shares, scored anew before each.
+    squares on calibration data. iterations: cut in that many shares, scored anew before each. eager_safe: keep the
+    user's own class whatever it costs: heads go whole, parts of a chunk lose the same, and what the class cannot lose
+    stays, with the reason.
     """
 
     key: ClassVar[str] = "prune_channels"
@@ -96,11 +98,6 @@ class PruneChannels(Step):
         object.__setattr__(self, "exclude", tuple(self.exclude))
         if self.groups is not None:
             object.__setattr__(self, "groups", tuple(self.groups))
-        if self.eager_safe:
-            raise RecipeError(
-                "PruneChannels: eager_safe=True is not part of this version; leave it out: a cut that the class "
-                "refuses falls back to the graph"
-            )
         if isinstance(self.round_to, str) and self.round_to != "auto":
             raise RecipeError(f"PruneChannels: round_to={self.round_to!r}; use 'auto', None or a number")
         if isinstance(self.round_to, int):

@@ -1,7 +1,7 @@
 """The PruneChannels step: capture, score, select, cut, prove, compensate."""
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,7 @@ from penjing.techniques.prune.scores import find_score, score_groups
 from penjing.techniques.prune.select import Units, Widths, select
 from penjing.techniques.prune.widths import widths_of
 from penjing.techniques.state import Context, State
-from penjing.types import Budget, Normalize, Reduce, Scope
+from penjing.types import Budget, LogRow, Normalize, Reduce, Scope
 from penjing.workload import device_of
 
 DEFAULT_MULTIPLE = 8
@@ -31,7 +31,7 @@ def run(state: State, step: PruneChannels, context: Context) -> State:
         return state.log(step.key, "nothing asked for: ratio is 0")
     remaining = {pattern: 1.0 for pattern, _ in step.ratios}
     for i in range(step.iterations):
-        coupling = couple(capture(state.model, state.example))
+        coupling = couple(capture(state.model, state.example), eager_safe=step.eager_safe)
         if i == 0:
             check_patterns(step, coupling)
         keep = {
@@ -45,13 +45,53 @@ def run(state: State, step: PruneChannels, context: Context) -> State:
     return state
 
 
+@dataclass(frozen=True)
+class _Choice:
+    """The units that are to go, the pools whose budgets they meet, and what was to be said on the way."""
+
+    coupling: Coupling
+    removed: Mapping[str, Units]
+    pools: tuple[Pool, ...]
+    rows: tuple[LogRow, ...]
+
+    def costs_no_more(self, other: "_Choice") -> bool:
+        """Whether every budget is met as well as by another choice."""
+        mine, others = ([max(pool.keep, pool.remaining(x.removed)) for pool in x.pools] for x in (self, other))
+        return len(mine) == len(others) and all(a <= b + 1e-6 for a, b in zip(mine, others, strict=True))
+
+
 def _cut_once(
     state: State, step: PruneChannels, coupling: Coupling, keep: Mapping[str, float], context: Context
 ) -> tuple[State, Mapping[str, float]]:
     """Cut once; give the share that remains of what each pattern's groups cost."""
+    choice = _choose(state, step, coupling, keep, context)
+    if not choice.removed:
+        return replace(state, rows=choice.rows), {}
+
+    choices = [choice]
+
+    def gentler() -> tuple[Coupling, Mapping[str, Units]] | None:
+        safe = _choose(state, step, couple(coupling.captured, eager_safe=True), keep, context)
+        if step.eager_safe or not safe.removed or not safe.costs_no_more(choice):
+            return None
+        choices.append(safe)
+        return safe.coupling, safe.removed
+
+    done, failed = largest_proven(
+        state, coupling, choice.removed, context.prefer, eager_safe=step.eager_safe, gentler=gentler
+    )
+    made = next((each for each in choices if done is not None and each.coupling is done.cut.coupling), choice)
+    return _carry_out(replace(state, rows=made.rows), step, made, done, failed, context)
+
+
+def _choose(
+    state: State, step: PruneChannels, coupling: Coupling, keep: Mapping[str, float], context: Context
+) -> _Choice:
+    """Choose the units that go, so that every budget is met as well as the widths allow."""
     groups = chosen_groups(coupling, step)
     if not groups:
-        return state.log(step.key, "no group of this model can be cut: " + _why_not(coupling, step), fell_back=True), {}
+        what = "no group of this model can be cut: " + _why_not(coupling, step)
+        return _Choice(coupling, {}, (), state.log(step.key, what, fell_back=True).rows)
     state, groups, widths = _allowed(state, step, coupling, groups, context)
     pools = pools_of(coupling, groups, step, keep, context.target)
     scores = _scores(state, step, coupling, groups, context)
@@ -62,8 +102,9 @@ def _cut_once(
         chosen = select(mine, pool.keep, pool.cost, scope=Scope(step.scope), widths=widths, monotone=monotone)
         removed |= chosen.removed
     if not removed:
-        return state.log(step.key, "nothing removed: the allowed widths leave every group whole", fell_back=True), {}
-    return _carry_out(state, step, coupling, removed, pools, context)
+        what = "nothing removed: the allowed widths leave every group whole"
+        return _Choice(coupling, {}, pools, state.log(step.key, what, fell_back=True).rows)
+    return _Choice(coupling, removed, pools, state.rows)
 
 
 def _allowed(
@@ -83,15 +124,16 @@ def _allowed(
 def _carry_out(
     state: State,
     step: PruneChannels,
-    coupling: Coupling,
-    removed: Mapping[str, Units],
-    pools: tuple[Pool, ...],
+    choice: _Choice,
+    done: Attempt | None,
+    failed: Mapping[str, str],
     context: Context,
 ) -> tuple[State, Mapping[str, float]]:
-    """Make the cut, prove it, refit what follows, and log all three."""
-    done, failed = largest_proven(state, coupling, removed, context.prefer)
+    """Take over what was proven, refit what follows, and log both."""
+    coupling, pools = choice.coupling, choice.pools
     for name, why in failed.items():
-        what = f"group {name} was left whole: its cut could not be proven ({why})"
+        where = " in the model's own class" if step.eager_safe else ""
+        what = f"group {name} was left whole: its cut could not be proven{where} ({why})"
         state = state.log(step.key, what, fell_back=True)
     if done is None:
         return state, {}
@@ -108,7 +150,9 @@ def _carry_out(
             state = state.log(step.key, what, fell_back=True)
     if done.refused:
         what = (
-            f"the model is now a rewritten graph: its own class, cut in place, did not pass the proof ({done.refused})"
+            "the model is now a rewritten graph, for its own class, cut in place, did not pass the proof "
+            f"({done.refused}); "
+            "eager_safe=True keeps the class, and leaves whole what that cannot lose"
         )
         state = state.log(step.key, what, fell_back=True)
     surgery = done.cut.surgery
