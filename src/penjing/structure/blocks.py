@@ -17,8 +17,8 @@ from itertools import takewhile
 
 from torch import Tensor, fx
 
-from penjing.structure.aliases import Aliases
 from penjing.structure.capture import Captured
+from penjing.structure.flow import Flow
 from penjing.structure.rules import bind, operator_name
 
 _SUMS = ("aten::add", "aten::add_")
@@ -76,12 +76,12 @@ def find_blocks(captured: Captured) -> tuple[Block, ...]:
     >>> [(block.name, len(block.parameters)) for block in find_blocks(captured)]
     [('blocks.0', 6), ('blocks.1', 6), ('blocks.3', 6)]
     """
-    flow = _Flow(captured)
-    found = [branch for node in flow.nodes if (branch := flow.branch(node)) is not None]
-    found = [branch for branch in found if len(branch.parameters) < len(flow.parameters)]
+    finder = _Finder(captured)
+    found = [branch for node in finder.place if (branch := finder.branch(node)) is not None]
+    found = [branch for branch in found if len(branch.parameters) < len(finder.parameters)]
     inner = [a for a in found if not any(b.nodes < a.nodes for b in found)]
-    blocks = [*_named(found), *(_layer(flow, name, parts) for name, parts in _layers(inner))]
-    place = {node.name: i for i, node in enumerate(flow.nodes)}
+    blocks = [*_named(found), *(_layer(finder, name, parts) for name, parts in _layers(inner))]
+    place = {node.name: i for node, i in finder.place.items()}
     return tuple(sorted(blocks, key=lambda block: (place[block.output], len(block.nodes))))
 
 
@@ -97,22 +97,6 @@ def layers(blocks: Iterable[Block]) -> tuple[Block, ...]:
     single = branches(blocks)
     rest = [b for b in blocks if len(b.residuals) > 1 or b in single]
     return tuple(b for b in rest if not any(other.contains(b) for other in rest))
-
-
-def gone_with(branch: Collection[fx.Node]) -> set[fx.Node]:
-    """The nodes of a branch, and those that only it reads: weights, and what is computed beside the branch for it."""
-    gone = set(branch)
-    reached = list(branch)
-    while reached:
-        for source in reached.pop().all_input_nodes:
-            if source not in gone and gone.issuperset(source.users) and _may_go(source):
-                gone.add(source)
-                reached.append(source)
-    return gone
-
-
-def _may_go(node: fx.Node) -> bool:
-    return node.op == "get_attr" or (node.op == "call_function" and not node.is_impure())
 
 
 @dataclass(frozen=True)
@@ -131,24 +115,15 @@ class _Branch:
         return frozenset(node.name for node in self.gone)
 
 
-class _Flow:
-    """Who reads what: the edges of a graph, with writes in place seen as new values."""
+class _Finder:
+    """A captured graph, and what is needed to judge a branch of it."""
 
     def __init__(self, captured: Captured) -> None:
         self.shapes = captured.shapes
         self.tensors = captured.tensors
         self.parameters = captured.parameters
-        self.nodes: tuple[fx.Node, ...] = tuple(captured.module.graph.nodes)
-        self.aliases = Aliases(captured.module.graph)
-        self.readers: dict[fx.Node, set[fx.Node]] = defaultdict(set)
-        for node in self.nodes:
-            for source in self.aliases.sources[node]:
-                self.readers[source].add(node)
-        self._place = {node: i for i, node in enumerate(self.nodes)}
-        self._useless: set[fx.Node] = set()  # nothing comes of them, as of a check of sizes
-        for node in reversed(self.nodes):
-            if node.op == "call_function" and self.readers[node] <= self._useless:
-                self._useless.add(node)
+        self.flow = Flow(captured.module.graph)
+        self.place = {node: i for i, node in enumerate(self.flow.nodes)}
 
     def branch(self, total: fx.Node) -> _Branch | None:
         """The branch that ends at a node, where that is a sum with a skip."""
@@ -161,15 +136,15 @@ class _Flow:
             carried = self._carried(skip)
             nodes = self._between(carried[-1], total) - set(carried)
             if ends and nodes.issuperset(ends):
-                return self._closed(Residual(total.name, skip.name, tuple(end.name for end in ends)), total, nodes)
+                return self._closed(skip, ends, total, nodes)
         return None
 
     def _terms(self, total: fx.Node) -> Iterator[tuple[fx.Node, bool]]:
         """The terms of a sum, and whether each is scaled; sums that only this one reads are opened."""
         arguments = bind(total)
         for name, scale in (("self", 1), ("other", arguments["alpha"])):
-            term = self.aliases.value(arguments[name], total)
-            if isinstance(term, fx.Node) and scale == 1 and _is_sum(term) and self.readers[term] == {total}:
+            term = self.flow.value(arguments[name], total)
+            if isinstance(term, fx.Node) and scale == 1 and _is_sum(term) and self.flow.readers[term] == {total}:
                 yield from self._terms(term)
             elif isinstance(term, fx.Node):
                 yield term, scale != 1
@@ -178,39 +153,40 @@ class _Flow:
         """The skip and the nodes whose value it has, such as the one of which it is a cast."""
         chain = [skip]
         while chain[-1].op == "call_function" and operator_name(chain[-1].target) in _SAME:
-            chain.append(self.aliases.value(chain[-1].args[0], chain[-1]))
+            chain.append(self.flow.value(chain[-1].args[0], chain[-1]))
         return chain
 
     def _between(self, skip: fx.Node, total: fx.Node) -> set[fx.Node]:
         """The nodes on the paths from the skip to the sum, without both ends."""
-        span = self.nodes[self._place[skip] + 1 : self._place[total]]
+        span = self.flow.nodes[self.place[skip] + 1 : self.place[total]]
         reached = {skip}
         for node in span:
-            if not reached.isdisjoint(self.aliases.sources[node]):
+            if not reached.isdisjoint(self.flow.sources[node]):
                 reached.add(node)
         leading = {total}
         for node in reversed(span):
-            if not leading.isdisjoint(self.readers[node]):
+            if not leading.isdisjoint(self.flow.readers[node]):
                 leading.add(node)
         return (reached & leading) - {skip, total}
 
-    def _closed(self, residual: Residual, total: fx.Node, nodes: set[fx.Node]) -> _Branch | None:
+    def _closed(self, skip: fx.Node, ends: list[fx.Node], total: fx.Node, nodes: set[fx.Node]) -> _Branch | None:
         """The branch, where nothing outside reads or is written by its nodes, and it holds a matrix of weights."""
-        outside = {reader for node in nodes for reader in self.readers[node]} - nodes - {total}
+        outside = {reader for node in nodes for reader in self.flow.readers[node]} - nodes - {total}
         while outside:
-            if not outside <= self._useless:
+            if not outside <= self.flow.useless:
                 return None
             nodes |= outside
-            outside = {reader for node in outside for reader in self.readers[node]} - nodes
-        if any(written not in nodes for node in nodes for written in self.aliases.written(node)):
+            outside = {reader for node in outside for reader in self.flow.readers[node]} - nodes
+        if any(written not in nodes for node in nodes for written in self.flow.written(node)):
             return None
-        gone = gone_with(nodes)
+        gone = self.flow.gone_with(nodes, but={skip})
         weights = self.weights(gone)
         if not any(_is_matrix(self.tensors[name]) for name in weights):
             return None
         paths: list[Sequence[str]] = [name.split(".")[:-1] for name in weights]
         owner = self.outermost(reduce(common_path, paths))
-        kind = tuple(operator_name(node.target) for node in sorted(nodes, key=self._place.__getitem__))
+        residual = Residual(total.name, skip.name, tuple(end.name for end in ends))
+        kind = tuple(operator_name(node.target) for node in sorted(nodes, key=self.place.__getitem__))
         return _Branch(residual, owner, frozenset(gone), self.only_in(gone), weights, kind)
 
     def weights(self, nodes: Collection[fx.Node]) -> tuple[str, ...]:
@@ -220,7 +196,7 @@ class _Flow:
 
     def only_in(self, gone: Collection[fx.Node]) -> tuple[str, ...]:
         """The parameters that no other node reads."""
-        rest = {str(node.target) for node in self.nodes if node.op == "get_attr" and node not in gone}
+        rest = {str(node.target) for node in self.flow.nodes if node.op == "get_attr" and node not in gone}
         return tuple(name for name in self.weights(gone) if name not in rest)
 
     def outermost(self, path: Sequence[str]) -> str:
@@ -312,10 +288,11 @@ def _calls(those: Sequence[_Branch]) -> Iterator[Sequence[_Branch]]:
     yield call
 
 
-def _layer(flow: _Flow, name: str, parts: Sequence[_Branch]) -> Block:
-    gone = gone_with(frozenset[fx.Node]().union(*(part.gone for part in parts)))
+def _layer(finder: _Finder, name: str, parts: Sequence[_Branch]) -> Block:
     residuals = tuple(part.residual for part in parts)
+    skips = {node for node in finder.place if node.name in {residual.skip for residual in residuals}}
+    gone = finder.flow.gone_with(frozenset[fx.Node]().union(*(part.gone for part in parts)), but=skips)
     nodes = frozenset(node.name for node in gone)
     path, colon, number = name.partition(":")
-    owner = flow.outermost(path.split("."))
-    return Block(owner + colon + number, owner, residuals, nodes, flow.only_in(gone))
+    owner = finder.outermost(path.split("."))
+    return Block(owner + colon + number, owner, residuals, nodes, finder.only_in(gone))

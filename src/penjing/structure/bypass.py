@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from penjing.structure.aliases import Aliases
-from penjing.structure.blocks import Block, gone_with
+from penjing.structure.blocks import Block
 from penjing.structure.capture import Captured
+from penjing.structure.flow import Flow
 from penjing.structure.graph_model import GraphModel
 from penjing.structure.probes import noise_for
 from penjing.structure.proof import Proof, compare
@@ -40,13 +40,14 @@ def bypass(captured: Captured, blocks: Sequence[Block]) -> Bypassed:
     graph = copy_graph(captured.module.graph)
     nodes = {node.name: node for node in graph.nodes}
     shapes = dict(captured.shapes)
-    aliases = Aliases(graph)
-    gone = gone_with([nodes[name] for block in blocks for name in block.nodes])
+    flow = Flow(graph)
+    skips = {nodes[residual.skip] for block in blocks for residual in block.residuals}
+    gone = flow.gone_with([nodes[name] for block in blocks for name in block.nodes], but=skips)
     gone |= _unread_beside(graph, gone)
     place = {name: i for i, name in enumerate(nodes)}
     for residual in sorted((r for block in blocks for r in block.residuals), key=lambda r: place[r.output]):
         total, skip = nodes[residual.output], nodes[residual.skip]
-        if aliases.is_written_after(total) and _is_read(skip, total, gone, aliases):
+        if flow.is_written_after(total) and _is_read(skip, total, gone, flow):
             with graph.inserting_after(total):
                 skip = graph.call_function(torch.ops.aten.clone.default, (skip,))
             shapes[skip.name] = shapes[total.name]
@@ -73,9 +74,9 @@ def _home(node: fx.Node) -> str:
     return str(node.target).rpartition(".")[0]
 
 
-def _is_read(skip: fx.Node, total: fx.Node, gone: Collection[fx.Node], aliases: Aliases) -> bool:
+def _is_read(skip: fx.Node, total: fx.Node, gone: Collection[fx.Node], flow: Flow) -> bool:
     """Whether anything but the sum, and what goes, reads the memory of a skip."""
-    family = aliases.family(skip)
+    family = flow.family(skip)
     readers = {user for node in family for user in node.users} - family - {total}
     return any(node.op != "call_function" for node in family) or not readers <= set(gone)
 

@@ -79,12 +79,11 @@ def stand_ins(model: nn.Module, captured: Captured, blocks: Sequence[Block]) -> 
     """The modules of the user's class that can be bypassed instead of blocks of its graph, and what they return.
 
     A module stands for a block when it is called once, its first tensor is the skip, it gives a tensor of that shape
-    first, and all its weights go with the blocks. Where several do, one that gives the output of the block is taken,
-    else the outermost, as where an activation follows the sum. None where a block has no such module. Whether the model
-    with these bypassed is right is for the proof to say.
+    first, and its weights are those that go with the block. Where several do, one that gives the block's output is
+    taken, else the outermost, as where an activation follows the sum. None where a block has no such module. Whether
+    the model with these bypassed is right is for the proof to say.
     """
-    gone = {name for block in blocks for name in block.parameters}
-    possible = {block: list(_modules_of(model, block, gone)) for block in blocks}
+    possible = {block: list(_modules_of(model, block)) for block in blocks}
     calls = _watched_calls(model, captured, {path for paths in possible.values() for path in paths})
     values = _watched_values(captured, {name for block in blocks for name in (block.skip, block.output)})
     chosen: dict[str, Form] = {}
@@ -108,15 +107,16 @@ class _Call:
     form: Form
 
 
-def _modules_of(model: nn.Module, block: Block, gone: Collection[str]) -> Iterator[str]:
-    """The modules that hold all weights of a block and none that stays, from the innermost outwards."""
+def _modules_of(model: nn.Module, block: Block) -> Iterator[str]:
+    """The modules that hold all weights of a block and no others, from the innermost outwards."""
     modules = dict(model.named_modules())
     paths: list[Sequence[str]] = [name.split(".")[:-1] for name in block.parameters]
     shared: Sequence[str] = reduce(common_path, paths) if paths else ()
     path = list(shared)
     while path:
         name = ".".join(path)
-        if name not in modules or any(f"{name}.{weight}" not in gone for weight, _ in modules[name].named_parameters()):
+        held = {f"{name}.{weight}" for weight, _ in modules[name].named_parameters()} if name in modules else None
+        if held != set(block.parameters):
             return
         yield name
         path.pop()
