@@ -101,17 +101,19 @@ def warm_up() -> None:
         importlib.import_module("torch_pruning")
 
 
-def chosen(only: str, shard: str) -> Iterator[Entry]:
+def chosen(only: str, shard: str, held_out: str) -> Iterator[Entry]:
     """The models whose names match a pattern, every n-th of them."""
     i, n = map(int, shard.split("/"))
+    wanted = {"too": (False, True), "never": (False,), "only": (True,)}[held_out]
     names = [name for name in ZOO if fnmatch.fnmatch(name, only) or only in name]
-    yield from (ZOO[name] for name in names[i::n])
+    yield from (ZOO[name] for name in names[i::n] if ZOO[name].held_out in wanted)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default="*", metavar="PATTERN", help="names of models, as a shell pattern or a part")
     parser.add_argument("--shard", default="0/1", metavar="I/N", help="every N-th model, from the I-th on")
+    parser.add_argument("--held-out", choices=("too", "never", "only"), default="too", help="models kept unseen")
     parser.add_argument("--again", action="store_true", help="also what has a result of this version of the code")
     parser.add_argument("--failed", action="store_true", help="only what did not pass before")
     parser.add_argument("--new", action="store_true", help="only what has no result at all")
@@ -126,7 +128,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         warm_up()
     path = ROWS / f"{args.shard.replace('/', '-of-')}.jsonl"
     ROWS.mkdir(parents=True, exist_ok=True)
-    for entry in () if args.page else chosen(args.only, args.shard):
+    for entry in () if args.page else chosen(args.only, args.shard, args.held_out):
         known = rows.get(entry.name)
         done = known is not None and (
             args.new
@@ -139,7 +141,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         row = run(entry, known or {}, now, args.quick)
         with path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
-        print(f"{entry.name}: {verdict(row)} ({row['wall_s']:.0f} s)", flush=True)
+        print(f"{entry.name}: {verdict(row)} ({row.get('cpu_s', 0):.0f} s of {row['wall_s']:.0f})", flush=True)
     rows = read_rows()
     if rows and args.only == "*":
         record("coverage", summarise(rows, verdict))
