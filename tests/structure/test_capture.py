@@ -1,5 +1,6 @@
 """Capture leaves the model as it was, frees the batch, and explains what it cannot do."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -163,3 +164,12 @@ def test_the_tensors_of_the_call_carry_no_marks_afterwards() -> None:
     with pytest.raises(CaptureError):
         capture(nn.Linear(3, 2), x)
     assert vars(x) == before
+
+
+@pytest.mark.parametrize(("wrap", "inner"), [(nn.DataParallel, "module"), (torch.compile, "_orig_mod")])
+def test_a_wrapped_model_is_refused_with_the_remedy(wrap: Callable[[nn.Module], nn.Module], inner: str) -> None:
+    model = nn.Linear(3, 2)
+    wrapped = wrap(model)
+    assert getattr(wrapped, inner) is model
+    with pytest.raises(CaptureError, match=rf"wrapped in {type(wrapped).__name__}; pass its \.{inner}, and wrap"):
+        capture(wrapped, torch.zeros(2, 3))

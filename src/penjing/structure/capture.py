@@ -21,6 +21,7 @@ from penjing.structure.signature import Signature, by_name, positional_names
 from penjing.workload.inputs import ExampleInputs
 from penjing.workload.modes import preserved
 
+_WRAPPERS = {"DataParallel": "module", "DistributedDataParallel": "module", "OptimizedModule": "_orig_mod"}
 _RESERVED = ("graph", "code")
 
 
@@ -161,6 +162,9 @@ def capture(model: nn.Module, example: Any, dynamic_shapes: Any = None) -> Captu
     (4, 2)
     """
     example = ExampleInputs.of(example)
+    for kind, inner in _WRAPPERS.items():
+        if type(model).__name__ == kind:
+            raise CaptureError(f"the model is wrapped in {kind}; pass its .{inner}, and wrap what comes back")
     for name in _RESERVED:
         if name in {**model._modules, **model._parameters, **model._buffers}:
             raise CaptureError(f"{type(model).__name__}.{name} has a name that torch.fx reserves for itself; rename it")
