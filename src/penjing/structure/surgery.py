@@ -166,14 +166,29 @@ def kept_indices(coupling: Coupling, removal: Removal) -> dict[str, dict[int, In
 def _smaller(coupling: Coupling, removal: Removal, surgery: Surgery) -> Captured:
     captured = coupling.captured
     graph = copy_graph(captured.module.graph)
-    for node in graph.nodes:
+    shapes = coupling.shapes_after(removal.removed)
+    for node in list(graph.nodes):
         ruling = coupling.labelling.rulings.get(node.name)
         if ruling is not None and ruling.constants and removal.touches(coupling.labelling.labels_near(node.name)):
             rewrite(node, ruling, removal)
+        if ruling is not None and ruling.contiguous:
+            shapes |= {made.name: shapes[source.name] for source, made in _laid_out(node)}
     tensors = slice_tensors(captured.tensors, surgery)
     module = fx.GraphModule({**captured.subgraphs, **tensors}, graph, class_name=captured.name)
-    shapes = coupling.shapes_after(removal.removed)
     return replace(captured, module=module, shapes=shapes)
+
+
+def _laid_out(node: fx.Node) -> list[tuple[fx.Node, fx.Node]]:
+    """Make the inputs of a call contiguous first; returns each with the node that does so."""
+    made = []
+    with node.graph.inserting_before(node):
+        for source in node.all_input_nodes:
+            if source.target is not torch.ops.aten.contiguous.default:
+                call = node.graph.call_function(torch.ops.aten.contiguous.default, (source,))
+                call.meta = dict(source.meta)
+                node.replace_input_with(source, call)
+                made.append((source, call))
+    return made
 
 
 def copy_graph(graph: fx.Graph) -> fx.Graph:

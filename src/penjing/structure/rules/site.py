@@ -50,12 +50,14 @@ class Ruling:
     `outputs` are the labels of each output tensor. `constants` maps argument names of the operator to new values, in
     which `Count` and `Position` stand for numbers known only after the cut. `target`, where given, replaces the
     operator by one that can say the same with uneven sizes. Constants are written only where the cut touches the node.
+    `contiguous`: the operator is particular about strides, which a cut anywhere before it may change.
     """
 
     outputs: tuple[Labels, ...]
     constants: Mapping[str, Any] = field(default_factory=dict)
     inexact: tuple[Inexact, ...] = ()
     target: Any = None
+    contiguous: bool = False
 
 
 class Site:

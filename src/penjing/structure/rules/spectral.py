@@ -35,4 +35,4 @@ def view_as_complex(site: Site) -> Ruling:
     """The last dimension, real and imaginary part, becomes one complex number."""
     *labels, parts = site.labels(site["self"])
     site.freeze(parts, "it is the real and the imaginary part")
-    return Ruling((tuple(labels),))
+    return Ruling((tuple(labels),), contiguous=True)
