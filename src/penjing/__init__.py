@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from penjing.profiling import profile as profile
     from penjing.recipe import Contract as Contract
     from penjing.recipe import Finetune as Finetune
+    from penjing.recipe import Lossless as Lossless
     from penjing.recipe import MaxDrop as MaxDrop
     from penjing.recipe import MinValue as MinValue
     from penjing.recipe import PruneChannels as PruneChannels
@@ -53,6 +54,7 @@ _HOME = {
     "penjing.recipe": (
         "Contract",
         "Finetune",
+        "Lossless",
         "MaxDrop",
         "MinValue",
         "PruneChannels",

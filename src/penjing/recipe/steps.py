@@ -114,6 +114,66 @@ class PruneChannels(Step):
 
 
 @dataclass(frozen=True)
+class Lossless(Step):
+    """Remove the channels, neurons and heads that contribute nothing; the model computes what it computed before.
+
+    Such are units whose weights are zero (after Sparsify, or torch.nn.utils.prune) and units that nothing reads; what a
+    unit of zero weights gives by its bias moves into the layers behind it. inactive: remove, too, what is zero on all
+    calibration data where the workload has some; then the model is the same on these data, not on all. min_width,
+    round_to: the least width of a group, and the number of which widths are multiples.
+
+    >>> Lossless(round_to=8).explain()
+    'lossless(round_to=8)'
+    """
+
+    key: ClassVar[str] = "lossless"
+
+    inactive: bool = True
+    min_width: int = 1
+    round_to: int | None = None
+
+    def __post_init__(self) -> None:
+        _at_least("Lossless", "min_width", self.min_width, 1)
+        if self.round_to is not None:
+            _at_least("Lossless", "round_to", self.round_to, 1)
+
+
+@dataclass(frozen=True)
+class DropBlocks(Step):
+    """Leave whole residual blocks out, so that the model becomes shallower: y = x + f(x) becomes y = x.
+
+    count: how many blocks, or a share of those there are, in [0, 1). unit: what counts as one: "layer" takes all
+    branches of a transformer layer together, "block" each residual branch by itself. score: what a block must have
+    little of; "divergence" measures how far the outputs move without it, on calibration data. blocks, exclude: names or
+    patterns such as "layers.1*" that the choice is limited to, or spares.
+
+    >>> DropBlocks(2, exclude=("layers.0",)).explain()
+    "drop_blocks(count=2, exclude=['layers.0'])"
+    """
+
+    key: ClassVar[str] = "drop_blocks"
+
+    count: int | float = 1
+    score: str = "divergence"
+    unit: Unit | str = Unit.LAYER
+    blocks: tuple[str, ...] | None = None
+    exclude: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if isinstance(self.count, bool) or not isinstance(self.count, int | float):
+            raise RecipeError(f"DropBlocks: count={self.count!r} must be a whole number of blocks or a share in [0, 1)")
+        if isinstance(self.count, float):
+            _fraction("DropBlocks", "count", self.count)
+        else:
+            _at_least("DropBlocks", "count", self.count, 0)
+        object.__setattr__(self, "unit", choose(Unit, self.unit, "DropBlocks: unit", RecipeError))
+        for name in ("blocks", "exclude"):
+            value = getattr(self, name)
+            if value is not None:
+                object.__setattr__(self, name, (value,) if isinstance(value, str) else tuple(value))
+
+
+@dataclass(frozen=True)
 class Sparsify(Step):
     """Set single weights to zero and keep them there; shapes stay.
 
@@ -206,4 +266,4 @@ class Finetune(Step):
                 raise RecipeError(f"Finetune: {name}={getattr(self, name)!r} is unknown; use one of {', '.join(known)}")
 
 
-STEPS: dict[str, type[Step]] = {step.key: step for step in (PruneChannels, Sparsify, Quantize, Finetune)}
+STEPS: dict[str, type[Step]] = {step.key: step for step in (PruneChannels, Lossless, Sparsify, Quantize, Finetune)}

@@ -14,7 +14,7 @@ A convolution that pads sees zeros beyond the border; the fold stands for a chan
 """
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -70,13 +70,18 @@ class Folding:
 
 
 def fold(
-    coupling: Coupling, removed: Mapping[str, Sequence[int] | Units], *, intact: bool = False, seed: int = 0
+    coupling: Coupling,
+    removed: Mapping[str, Sequence[int] | Units],
+    *,
+    intact: bool = False,
+    spare: Collection[str] = (),
+    seed: int = 0,
 ) -> Folding:
     """Find the constants that removed channels leave, and what they shift.
 
     A constant is what is the same along every other dimension, on two inputs and all their samples. With `intact` no
     weight is set to zero to find it, and nothing is folded that is not exact at borders: it is for units that are dead
-    already.
+    already. spare: names of tensors that take nothing, such as biases that a mask keeps at zero.
 
     >>> from penjing.structure import couple
     >>> model = nn.Sequential(nn.Linear(1, 2), nn.ReLU(), nn.Linear(2, 1))
@@ -87,7 +92,7 @@ def fold(
     ([0.0, 3.0], [9.0])
     """
     removal = coupling.removal(removed)
-    readers = _readers(coupling, removal)
+    readers = [reader for reader in _readers(coupling, removal) if reader.takes not in spare]
     if not readers or not (intact or _leaves_constants(coupling, removal, readers)):
         return Folding(intact=intact)
     run = _Constants(coupling, removal, readers, intact)
@@ -226,11 +231,12 @@ class _Constants(Masked):
         low, high = self._ranges[layer.node.name]
         gone = self._removed[layer.node.name]
         assert gone is not None
-        found = torch.where(_is_one(low, high), low, 0.0)
+        found = torch.where(is_one(low, high), low, 0.0)
         return low.new_zeros(self._sizes[layer.node.name]).index_copy(0, gone.to(low.device), found)
 
 
-def _is_one(low: Tensor, high: Tensor) -> Tensor:
+def is_one(low: Tensor, high: Tensor) -> Tensor:
+    """Whether the least and the largest values of channels are one constant each."""
     return (high - low) <= CONSTANT * low.abs().maximum(high.abs())
 
 
@@ -281,7 +287,7 @@ def _shift(
         return None
     response = layer.response(weight, constants, space[layer.node.name])
     low, high = response.aminmax(dim=1)
-    if not _is_one(low, high).all():
+    if not is_one(low, high).all():
         return None
     taker = coupling.captured.tensors[reader.takes]
     gone = removed_indices(coupling.labelling.labels[layer.node.name][0][layer.axis], removal)

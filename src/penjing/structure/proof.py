@@ -80,7 +80,7 @@ def prove(
     exact = coupling.is_exact(removed)
     captured = coupling.captured
     own = _tensors(module)
-    noise = {name: value for name, value in _noise(coupling, removal, seed).items() if name in own}
+    noise = {name: value for name, value in _noise(coupling, removal, folding, seed).items() if name in own}
     surgery = Surgery(kept_indices(coupling, removal))
     added = {name: surgery.slice(name, value) for name, value in noise.items()}
     for name, shift in folding.shifts.items():
@@ -138,13 +138,18 @@ def _original(folding: Folding) -> str:
     )
 
 
-def _noise(coupling: Coupling, removal: Removal, seed: int) -> dict[str, Tensor]:
-    """Noise for constant tensors; what is removed has none, for it gave the constants that are folded."""
-    noise = noise_for(coupling.captured.tensors, seed)
+def _noise(coupling: Coupling, removal: Removal, folding: Folding, seed: int) -> dict[str, Tensor]:
+    """Noise for constant tensors.
+
+    What is removed has none, for it gave the constants that are folded; nor has a zero of an intact original, for units
+    can be dead because of it.
+    """
+    tensors = coupling.captured.tensors
+    noise = noise_for(tensors, seed)
     for node in coupling.captured.module.graph.nodes:
         if node.op == "get_attr" and node.target in noise:
             noise[node.target] = mask(noise[node.target], coupling.labelling.labels[node.name][0], removal)
-    return noise
+    return {name: value for name, value in noise.items() if not folding.intact or tensors[name].any()}
 
 
 class _Reference(Masked):

@@ -12,9 +12,10 @@ import torch
 from torch import nn
 
 from penjing.errors import RecipeError, RunError
-from penjing.recipe import Finetune, PruneChannels, Quantize, Recipe, Sparsify, Step, Target, as_recipe
+from penjing.recipe import Finetune, Lossless, PruneChannels, Quantize, Recipe, Sparsify, Step, Target, as_recipe
 from penjing.techniques import prune, quantize, sparsify
 from penjing.techniques.outcome import Outcome, read_outcome
+from penjing.techniques.prune import lossless
 from penjing.techniques.recover import run as recover
 from penjing.techniques.sparsify import copy_pruned
 from penjing.techniques.sparsify.parameters import plain_names
@@ -37,6 +38,7 @@ class Technique:
 
 TECHNIQUES: dict[type[Step], Technique] = {
     PruneChannels: Technique(prune.run),
+    Lossless: Technique(lossless.run),
     Sparsify: Technique(sparsify.run),
     Quantize: Technique(quantize.run, needs=frozenset({"calibration"}), last=True),
     Finetune: Technique(recover, needs=frozenset({"train"})),

@@ -1,6 +1,5 @@
 """Make a cut and prove it: in the user's own class where it can be, else as a rewritten graph, else not at all."""
 
-import copy
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -20,6 +19,8 @@ from penjing.structure import (
     cut_in_place,
     fold,
     prove,
+    share,
+    torn_by,
 )
 from penjing.techniques.prune.select import Units
 from penjing.techniques.state import State
@@ -46,6 +47,7 @@ class Attempt:
 
 Try = Callable[[Mapping[str, Units]], Attempt]
 Choice = tuple[Coupling, Mapping[str, Units]]
+Folds = Callable[[Coupling, Mapping[str, Units]], Folding]
 
 
 def largest_proven(
@@ -56,17 +58,18 @@ def largest_proven(
     *,
     eager_safe: bool = False,
     gentler: Callable[[], Choice | None] = lambda: None,
+    folds: Folds = fold,
 ) -> tuple[Attempt | None, dict[str, str]]:
     """Make the whole cut where it can be proven, else as much of it as can.
 
     With prefer="module" the user's own class is cut where that passes. Where it does not, another choice of units, as
     small and `gentler` to the class, is tried; then the graph is cut. With eager_safe the class stays the user's
-    whatever it costs: groups that it cannot lose are left whole. Give what passed (its coupling is `cut.coupling`),
-    None where nothing did, and why each of the other groups failed.
+    whatever it costs: groups that it cannot lose are left whole. folds: how constants of removed channels are found.
+    Give what passed (its coupling is `cut.coupling`), None where nothing did, and why each of the other groups failed.
     """
     refused = ""
     if prefer == "module" and not state.graph:
-        in_place = _in_place(state, coupling)
+        in_place = _in_place(state, coupling, folds)
         whole = in_place(removed)
         if whole.proof.passed:
             return whole, {}
@@ -74,34 +77,51 @@ def largest_proven(
             return bisect(in_place, removed)
         refused = whole.proof.what
         other = gentler()
-        if other is not None and (second := _in_place(state, other[0])(other[1])).proof.passed:
+        if other is not None and (second := _in_place(state, other[0], folds)(other[1])).proof.passed:
             return second, {}
-    done, failed = _as_graph(coupling, removed)
+    done, failed = _as_graph(coupling, removed, folds)
     return (None if done is None else replace(done, refused=refused)), failed
 
 
-def _in_place(state: State, coupling: Coupling) -> Try:
+def _in_place(state: State, coupling: Coupling, folds: Folds) -> Try:
     uses = _uses(state.model, coupling)
 
     def attempt(removed: Mapping[str, Units]) -> Attempt:
         done = cut(coupling, removed)
         attributes = attributes_after(state.model, uses, coupling, removed)
         done = replace(done, surgery=replace(done.surgery, attributes=attributes))
-        module = cut_in_place(copy.deepcopy(state.model), done.surgery)
-        return Attempt(removed, done, module, _proven(coupling, done, module, removed), graph=False)
+        module = cut_in_place(share(state.model), done.surgery)
+        proof = _proven(done, module, removed, folds)
+        if not proof.passed:
+            proof = replace(proof, what=proof.what + _torn(torn_by(uses, coupling, removed)))
+        return Attempt(removed, done, module, proof, graph=False)
 
     return attempt
 
 
-def _proven(coupling: Coupling, done: Cut, module: nn.Module, removed: Mapping[str, Units]) -> Proof:
-    """Prove a cut with its constants folded, and install them; where that fails, prove it with zeros in their place."""
-    folding = fold(coupling, removed)
-    proof = prove(coupling, module, removed, folding=folding)
-    if not proof.passed and folding.moved and math.isfinite(proof.max_relative_difference):
-        proof, folding = prove(coupling, module, removed), Folding()
+def _proven(done: Cut, module: nn.Module, removed: Mapping[str, Units], folds: Folds) -> Proof:
+    """Prove a cut with its constants folded, and install them; where that fails, prove it with zeros in their place.
+
+    An intact folding promises the original itself: zeros would break that promise.
+    """
+    folding = folds(done.coupling, removed)
+    proof = prove(done.coupling, module, removed, folding=folding)
+    if not proof.passed and folding.moved and not folding.intact and math.isfinite(proof.max_relative_difference):
+        proof, folding = prove(done.coupling, module, removed), Folding()
     if proof.passed:
         folding.install(module, done.captured.module)
     return proof
+
+
+def _torn(attributes: Mapping[str, tuple[int, ...]]) -> str:
+    """Say which number of a class the cut would need to be several.
+
+    >>> _torn({"attention.head_dim": (12, 16)})
+    '; attention.head_dim would have to be 12 and 16 at once'
+    """
+    for name, sizes in attributes.items():
+        return f"; {name} would have to be {' and '.join(map(str, sizes))} at once"
+    return ""
 
 
 def _uses(model: nn.Module, coupling: Coupling) -> tuple[Use, ...]:
@@ -111,12 +131,12 @@ def _uses(model: nn.Module, coupling: Coupling) -> tuple[Use, ...]:
         return ()
 
 
-def _as_graph(coupling: Coupling, removed: Mapping[str, Units]) -> tuple[Attempt | None, dict[str, str]]:
+def _as_graph(coupling: Coupling, removed: Mapping[str, Units], folds: Folds) -> tuple[Attempt | None, dict[str, str]]:
     """Cut the graph; where the whole cut fails, keep the groups whose cuts pass one by one."""
 
     def attempt(removed: Mapping[str, Units]) -> Attempt:
         done = cut(coupling, removed)
-        return Attempt(removed, done, done.module, _proven(coupling, done, done.module, removed), graph=True)
+        return Attempt(removed, done, done.module, _proven(done, done.module, removed, folds), graph=True)
 
     whole = attempt(removed)
     if whole.proof.passed:
