@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from penjing.profiling import Profile as Profile
     from penjing.profiling import profile as profile
     from penjing.recipe import Contract as Contract
+    from penjing.recipe import DropBlocks as DropBlocks
     from penjing.recipe import Finetune as Finetune
     from penjing.recipe import Lossless as Lossless
     from penjing.recipe import MaxDrop as MaxDrop
@@ -53,6 +54,7 @@ _HOME = {
     "penjing.profiling": ("Profile", "profile"),
     "penjing.recipe": (
         "Contract",
+        "DropBlocks",
         "Finetune",
         "Lossless",
         "MaxDrop",

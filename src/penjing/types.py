@@ -24,6 +24,13 @@ class Scope(StrEnum):
     LOCAL = "local"
 
 
+class Unit(StrEnum):
+    """What depth counts: all branches of a layer as one, or each residual branch by itself."""
+
+    LAYER = "layer"
+    BLOCK = "block"
+
+
 class Budget(StrEnum):
     """What the ratio of a structural cut counts."""
 

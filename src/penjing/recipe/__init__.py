@@ -2,12 +2,13 @@
 
 from penjing.recipe.contract import Contract, MaxDrop, MinValue, metric_name
 from penjing.recipe.recipe import Recipe, as_recipe
-from penjing.recipe.steps import STEPS, Finetune, Lossless, PruneChannels, Quantize, Sparsify, Step
+from penjing.recipe.steps import STEPS, DropBlocks, Finetune, Lossless, PruneChannels, Quantize, Sparsify, Step
 from penjing.recipe.target import Target
 
 __all__ = [
     "STEPS",
     "Contract",
+    "DropBlocks",
     "Finetune",
     "Lossless",
     "MaxDrop",

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from torch import nn
 
 from penjing.errors import RecipeError
-from penjing.types import Budget, Normalize, Reduce, Scheme, Scope, choose
+from penjing.types import Budget, Normalize, Reduce, Scheme, Scope, Unit, choose
 
 
 @dataclass(frozen=True)
@@ -48,12 +48,37 @@ def _at_least(step: str, name: str, value: float, low: float) -> None:
 class PruneChannels(Step):
     """Remove whole channels, neurons or heads, so that the model becomes smaller and dense.
 
-    ratio: share of `of` that goes, in [0, 1). "channels" counts the units of all groups; "macs" and "params" search the
-    cut whose remaining share is 1 - ratio. round_to: keep widths at multiples of a number; "auto" takes the multiple
-    that fills the target's kernel blocks, None rounds nothing. compensate: refit the layers behind the cut by least
-    squares on calibration data. iterations: cut in that many shares, scored anew before each. eager_safe: keep the
-    user's own class whatever it costs: heads go whole, parts of a chunk lose the same, and what the class cannot lose
-    stays, with the reason.
+    ratio: share of `of` that goes, in [0, 1); the cut is the gentlest that leaves at most 1 - ratio. A mapping of
+    patterns to ratios, {"layer1*": 0.2, "*": 0.4}, gives each pattern's groups a budget of their own: patterns match
+    names of groups (`pj.couple` lists them) or of their parameters, the first match wins, and a group that no pattern
+    matches stays whole.
+
+    of: "channels" counts the outputs of the layers that produce the units, so that a head counts its width; "params"
+    and "macs" those of the whole model, or under a mapping those of the layers that the pattern touches; "latency" what
+    the target predicts, which may fall in steps and rise between them.
+
+    score: what makes a unit matter; the lowest go. From weights: "l1", "l2", "lp" (of order `p`), "batch_norm", "lamp",
+    "geometric_median"; from the loss on training data: "taylor", "taylor_activation", "fisher"; from calibration data
+    without labels: "activation", "apoz"; and "random". Formulas and sources: `penjing.techniques.prune.scores`.
+    `pj.extend.register_score` adds more.
+
+    reduce: how the parts of a coupled group, its weights or its readers, become one score: "sum", "mean", "max", or
+    "first", the layer that makes the units. normalize: what the scores of a group are divided by before groups compete:
+    their "mean", "max" or "sum"; "gaussian" moves their mean to 0 and their deviation to 1, "none" compares as it is;
+    "auto" is what suits the score: "mean" for sizes of weights, "none" for estimates of the loss.
+
+    scope: "global" lets groups compete, "local" takes the same share of each. groups, exclude: patterns of the groups
+    that may and may not be cut. min_width: channels that stay in each group at least. round_to: the number of which
+    widths are multiples; "auto" takes what fills the target's kernel blocks, 8 without a target; None rounds nothing.
+    allow_inexact: also cut what passes a norm or softmax over the channels, which changes the function beyond masking.
+    eager_safe: keep the user's own class whatever it costs: heads go whole, parts of a chunk lose the same, and what
+    the class cannot lose stays, with the reason.
+
+    compensate: refit the layers behind the cut by least squares on calibration data, which need no labels. iterations:
+    cut in that many shares, scored and refitted anew after each.
+
+    >>> PruneChannels({"blocks.0*": 0.25, "*": 0.5}, of="macs", score="taylor").explain()
+    "prune_channels(ratio={'blocks.0*': 0.25, '*': 0.5}, of=macs, score=taylor)"
     """
 
     key: ClassVar[str] = "prune_channels"
@@ -266,4 +291,6 @@ class Finetune(Step):
                 raise RecipeError(f"Finetune: {name}={getattr(self, name)!r} is unknown; use one of {', '.join(known)}")
 
 
-STEPS: dict[str, type[Step]] = {step.key: step for step in (PruneChannels, Lossless, Sparsify, Quantize, Finetune)}
+STEPS: dict[str, type[Step]] = {
+    step.key: step for step in (PruneChannels, DropBlocks, Lossless, Sparsify, Quantize, Finetune)
+}

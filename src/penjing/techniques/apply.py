@@ -12,8 +12,19 @@ import torch
 from torch import nn
 
 from penjing.errors import RecipeError, RunError
-from penjing.recipe import Finetune, Lossless, PruneChannels, Quantize, Recipe, Sparsify, Step, Target, as_recipe
-from penjing.techniques import prune, quantize, sparsify
+from penjing.recipe import (
+    DropBlocks,
+    Finetune,
+    Lossless,
+    PruneChannels,
+    Quantize,
+    Recipe,
+    Sparsify,
+    Step,
+    Target,
+    as_recipe,
+)
+from penjing.techniques import depth, prune, quantize, sparsify
 from penjing.techniques.outcome import Outcome, read_outcome
 from penjing.techniques.prune import lossless
 from penjing.techniques.recover import run as recover
@@ -38,6 +49,7 @@ class Technique:
 
 TECHNIQUES: dict[type[Step], Technique] = {
     PruneChannels: Technique(prune.run),
+    DropBlocks: Technique(depth.run),
     Lossless: Technique(lossless.run),
     Sparsify: Technique(sparsify.run),
     Quantize: Technique(quantize.run, needs=frozenset({"calibration"}), last=True),
