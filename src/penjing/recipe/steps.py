@@ -164,6 +164,41 @@ class Lossless(Step):
 
 
 @dataclass(frozen=True)
+class DropBlocks(Step):
+    """Leave whole residual blocks out, so that the model becomes shallower: y = x + f(x) becomes y = x.
+
+    count: how many blocks, or a share of those there are, in [0, 1). unit: what counts as one: "layer" takes all
+    branches of a transformer layer together, "block" each residual branch by itself. score: what a block must have
+    little of; "divergence" measures how far the outputs move without it, on calibration data. blocks, exclude: names or
+    patterns such as "layers.1*" that the choice is limited to, or spares.
+
+    >>> DropBlocks(2, exclude=("layers.0",)).explain()
+    "drop_blocks(count=2, exclude=['layers.0'])"
+    """
+
+    key: ClassVar[str] = "drop_blocks"
+
+    count: int | float = 1
+    score: str = "divergence"
+    unit: Unit | str = Unit.LAYER
+    blocks: tuple[str, ...] | None = None
+    exclude: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if isinstance(self.count, bool) or not isinstance(self.count, int | float):
+            raise RecipeError(f"DropBlocks: count={self.count!r} must be a whole number of blocks or a share in [0, 1)")
+        if isinstance(self.count, float):
+            _fraction("DropBlocks", "count", self.count)
+        else:
+            _at_least("DropBlocks", "count", self.count, 0)
+        object.__setattr__(self, "unit", choose(Unit, self.unit, "DropBlocks: unit", RecipeError))
+        for name in ("blocks", "exclude"):
+            value = getattr(self, name)
+            if value is not None:
+                object.__setattr__(self, name, (value,) if isinstance(value, str) else tuple(value))
+
+
+@dataclass(frozen=True)
 class Sparsify(Step):
     """Set single weights to zero and keep them there; shapes stay.
 
