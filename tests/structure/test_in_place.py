@@ -22,6 +22,8 @@ from penjing.structure import (
     cut_in_place,
     prove,
     restore,
+    share,
+    torn_by,
 )
 
 
@@ -80,7 +82,7 @@ def smaller(model: nn.Module, coupling: Coupling, removed: dict[str, list[int]])
     surgery = cut(coupling, removed).surgery
     uses = attribute_uses(model, coupling.captured)
     surgery = replace(surgery, attributes=attributes_after(model, uses, coupling, removed))
-    return cut_in_place(copy.deepcopy(model), surgery), surgery
+    return cut_in_place(share(model), surgery), surgery
 
 
 @pytest.mark.parametrize("spelling", ["view", "packed", "split by one number", "split by a list"])
@@ -129,7 +131,16 @@ def test_a_number_that_would_have_to_be_two_is_left_alone() -> None:
     coupling = couple(model, torch.randn(2, 4))
     done, surgery = smaller(model, coupling, {"a": [0, 1]})
     assert not surgery.attributes
+    assert torn_by(attribute_uses(model, coupling.captured), coupling, {"a": [0, 1]}) == {"width": (4, 6)}
     assert not prove(coupling, done, {"a": [0, 1]}).passed
+
+
+def test_a_shared_copy_costs_no_weights_and_leaves_the_original() -> None:
+    model, done, _ = cut_net()
+    assert done.head.bias is model.head.bias
+    assert done.a.weight is not model.a.weight
+    assert model.a.weight.shape[0] == model.a.out_channels == 8
+    assert done.a is not model.a
 
 
 def test_watching_a_forward_leaves_no_mark() -> None:

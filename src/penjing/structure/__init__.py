@@ -7,7 +7,7 @@ from penjing.structure.capture import Captured, capture
 from penjing.structure.coupling import Coupling, Frozen, Group, Member, couple
 from penjing.structure.folding import Folding, fold
 from penjing.structure.graph_model import GraphModel
-from penjing.structure.in_place import attributes_after, cut_in_place
+from penjing.structure.in_place import attributes_after, cut_in_place, share, torn_by
 from penjing.structure.proof import Proof, prove
 from penjing.structure.remap import remap_optimizer
 from penjing.structure.restore import restore, restore_graph, save_graph
@@ -40,4 +40,6 @@ __all__ = [
     "restore",
     "restore_graph",
     "save_graph",
+    "share",
+    "torn_by",
 ]

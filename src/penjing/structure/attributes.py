@@ -79,22 +79,23 @@ _SETTERS: dict[type[nn.Module], Callable[[Any, Kept], None]] = {
 
 
 def set_attributes(module: nn.Module, kept: Kept) -> None:
-    """Make a module's attributes agree with its parameters.
-
-    `kept` holds the kept indices of the tensors below the module, by their names relative to it. A pruned or
-    parametrised weight (`weight_orig`, `parametrizations.weight.original`) counts as the weight.
-    """
-    own = {_plain_name(name): dims for name, dims in kept.items()}
-    own = {name: dims for name, dims in own.items() if "." not in name}
+    """Make a module's attributes agree with its parameters; `kept` holds the kept indices of its own tensors."""
     for kind, setter in _SETTERS.items():
-        if own and isinstance(module, kind):
+        if isinstance(module, kind):
             _refresh_masked(module)
-            setter(module, own)
+            setter(module, kept)
             return
 
 
-def _plain_name(name: str) -> str:
-    return re.sub(r"^parametrizations\.(\w+)\.original[01]?$", r"\1", name).removesuffix("_orig")
+def owner_of(name: str) -> tuple[str, str]:
+    """The module that a tensor belongs to, and what it is there, parametrised and masked weights included.
+
+    >>> owner_of("conv.parametrizations.weight.original0"), owner_of("conv.weight_orig"), owner_of("scale")
+    (('conv', 'weight'), ('conv', 'weight'), ('', 'scale'))
+    """
+    name = re.sub(r"(^|\.)parametrizations\.(\w+)\.original[01]?$", r"\1\2", name).removesuffix("_orig")
+    path, _, key = name.rpartition(".")
+    return path, key
 
 
 def _refresh_masked(module: nn.Module) -> None:

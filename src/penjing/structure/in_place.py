@@ -1,21 +1,25 @@
 """The user's own class, cut: its parameters are sliced, and the sizes that it holds as numbers follow.
 
-uses = attribute_uses(model, captured)                            once for a model: what each number is for
-surgery = replace(surgery, attributes=attributes_after(...))      what each number becomes with a cut
-smaller = cut_in_place(copy.deepcopy(model), surgery)             the cut; `prove` says whether its code still runs
+    uses = attribute_uses(model, captured)                            once for a model: what each number is for
+    surgery = replace(surgery, attributes=attributes_after(...))      what each number becomes with a cut
+    smaller = cut_in_place(share(model), surgery)                     the cut
+
+Whether the code of the class still runs at its new widths is for `prove` to say.
 """
 
+import copy
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
 
 from penjing.errors import ShapeError
-from penjing.structure.attributes import set_attributes
+from penjing.structure.attributes import owner_of, set_attributes
 from penjing.structure.capture import fetch
 from penjing.structure.coupling import Coupling, Units
 from penjing.structure.stand_in import put_bypasses
-from penjing.structure.surgery import Size, Surgery, slice_tensor
+from penjing.structure.surgery import Indices, Size, Surgery, slice_tensor
 from penjing.structure.uses import Attribute, Use, sizes_after, sizes_of
 
 
@@ -24,7 +28,7 @@ def attributes_after(
 ) -> dict[str, Size]:
     """The numbers that a model's modules must hold after a cut, where they change.
 
-    A number that one call needs smaller and another as it was stays: no single value is right, and the proof says so.
+    A number that would have to be two at once stays as it is (`torn_by` names it), and the proof will refuse.
 
     >>> import torch
     >>> from penjing.structure import couple
@@ -48,8 +52,24 @@ def attributes_after(
     return after
 
 
+def torn_by(
+    uses: Sequence[Use], coupling: Coupling, removed: Mapping[str, Sequence[int] | Units]
+) -> dict[str, tuple[int, ...]]:
+    """The numbers that a cut needs to be several at once: {"attention.head_dim": (12, 16)}."""
+    wanted = sizes_after(uses, coupling, coupling.removal(removed))
+    return {str(attribute): tuple(sorted(sizes)) for attribute, sizes in wanted.items() if len(sizes) > 1}
+
+
+def share(model: nn.Module) -> nn.Module:
+    """A copy of a model that holds the same tensors: what is replaced in the copy stays in the original."""
+    tensors = [*model.parameters(), *model.buffers()]
+    # What a parametrised or masked weight left behind at the last forward has a history, and cannot be copied.
+    tensors += [value for part in model.modules() for value in vars(part).values() if isinstance(value, Tensor)]
+    return copy.deepcopy(model, {id(tensor): tensor for tensor in tensors})
+
+
 def cut_in_place(model: nn.Module, surgery: Surgery) -> nn.Module:
-    """Cut the model itself, by the names of its state_dict: pass a copy to keep the original.
+    """Cut the model itself, by the names of its state_dict: pass `share(model)` to keep the original.
 
     Sliced parameters are new objects that keep dtype, device and requires_grad, for the captured graph that a proof
     needs holds the old ones (`remap_optimizer` moves an optimizer over); tied ones stay tied. Standard modules have
@@ -78,10 +98,13 @@ def cut_in_place(model: nn.Module, surgery: Surgery) -> nn.Module:
                 if tensor is not None and name in surgery.kept:
                     replaced.append(tensor)
                     slots[key] = slice_tensor(name, tensor, surgery, done)
+    own: dict[str, dict[str, Mapping[int, Indices]]] = defaultdict(dict)
+    for name, dims in surgery.kept.items():
+        path, key = owner_of(name)
+        own[path][key] = dims
     for path, module in model.named_modules():
-        prefix = f"{path}." if path else ""
-        kept = {name.removeprefix(prefix): dims for name, dims in surgery.kept.items() if name.startswith(prefix)}
-        set_attributes(module, kept)
+        if path in own:
+            set_attributes(module, own[path])
     for name, size in surgery.attributes.items():
         _set_attribute(model, name, size)
     return model
