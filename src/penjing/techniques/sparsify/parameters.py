@@ -6,6 +6,7 @@ import torch
 from torch import fx, nn
 
 from penjing.errors import RecipeError
+from penjing.structure import GraphModel
 
 aten = torch.ops.aten
 
@@ -36,7 +37,7 @@ def weight_names(model: nn.Module) -> tuple[str, ...]:
     >>> weight_names(nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Flatten(), nn.Linear(8, 2)))
     ('0.weight', '3.weight')
     """
-    names = list(_names_in_graph(model) if isinstance(model, fx.GraphModule) else _names_in_modules(model))
+    names = list(_names_in_graph(model) if isinstance(model, fx.GraphModule | GraphModel) else _names_in_modules(model))
     known = dict(model.named_parameters(remove_duplicate=False))
     first: dict[int, str] = {}
     for name in names:
@@ -115,7 +116,7 @@ def _names_in_modules(model: nn.Module) -> Iterable[str]:
                 yield from (f"{path}.{attribute}" if path else attribute for attribute in attributes)
 
 
-def _names_in_graph(model: fx.GraphModule) -> Iterable[str]:
+def _names_in_graph(model: fx.GraphModule | GraphModel) -> Iterable[str]:
     for node in model.graph.nodes:
         if node.target in WEIGHT_OPERATORS and isinstance(weight := node.args[1], fx.Node) and weight.op == "get_attr":
             yield str(weight.target)
