@@ -99,6 +99,17 @@ def test_eager_safe_keeps_the_class_and_says_what_it_left_whole() -> None:
     assert "was left whole" in left[0]
 
 
+def test_under_eager_safe_the_budget_is_met_by_what_can_go() -> None:
+    """Heads cannot go, so that the hidden layers lose more than their share."""
+    model = model_of(Stubborn)
+    step = pj.PruneChannels(0.25, of="params", scope="local", round_to=None, compensate=False, eager_safe=True)
+    outcome = pj.apply(model, step, EXAMPLE)
+    left, whole = (sum(parameter.numel() for parameter in each.parameters()) for each in (outcome.model, model))
+    assert type(outcome.model) is Model
+    assert left <= 0.75 * whole
+    assert outcome.model.attention[0].qkv.out_features == 48
+
+
 def test_a_model_cut_in_place_comes_back(tmp_path: object) -> None:
     outcome = pj.apply(model_of(Attention), HALF, EXAMPLE)
     outcome.save(tmp_path / "model")

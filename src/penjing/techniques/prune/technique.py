@@ -1,6 +1,6 @@
 """The PruneChannels step: capture, score, select, cut, prove, compensate."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -54,6 +54,10 @@ class _Choice:
     pools: tuple[Pool, ...]
     rows: tuple[LogRow, ...]
 
+    def met(self, removed: Mapping[str, Units]) -> bool:
+        """Whether some of the units are enough for every budget."""
+        return all(pool.remaining(removed) <= pool.keep + 1e-6 for pool in self.pools)
+
     def costs_no_more(self, other: "_Choice") -> bool:
         """Whether every budget is met as well as by another choice."""
         mine, others = ([max(pool.keep, pool.remaining(x.removed)) for pool in x.pools] for x in (self, other))
@@ -80,15 +84,24 @@ def _cut_once(
     done, failed = largest_proven(
         state, coupling, choice.removed, context.prefer, eager_safe=step.eager_safe, gentler=gentler
     )
+    if step.eager_safe and failed and done is not None and not choice.met(done.removed):
+        rest = _choose(state, step, coupling, keep, context, without=failed)
+        second, refused = largest_proven(state, coupling, rest.removed, context.prefer, eager_safe=True)
+        done, failed = (second, failed | refused) if second is not None and not refused else (done, failed)
     made = next((each for each in choices if done is not None and each.coupling is done.cut.coupling), choice)
     return _carry_out(replace(state, rows=made.rows), step, made, done, failed, context)
 
 
 def _choose(
-    state: State, step: PruneChannels, coupling: Coupling, keep: Mapping[str, float], context: Context
+    state: State,
+    step: PruneChannels,
+    coupling: Coupling,
+    keep: Mapping[str, float],
+    context: Context,
+    without: Collection[str] = (),
 ) -> _Choice:
     """Choose the units that go, so that every budget is met as well as the widths allow."""
-    groups = chosen_groups(coupling, step)
+    groups = tuple(group for group in chosen_groups(coupling, step) if group.name not in without)
     if not groups:
         what = "no group of this model can be cut: " + _why_not(coupling, step)
         return _Choice(coupling, {}, (), state.log(step.key, what, fell_back=True).rows)
