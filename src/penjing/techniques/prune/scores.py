@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from penjing.errors import RecipeError
 from penjing.structure import Group, Member
 from penjing.techniques.prune.evidence import Evidence, Need
+from penjing.techniques.prune.reconstruction import reconstruction
 from penjing.types import Normalize, Reduce
 
 
@@ -200,6 +201,7 @@ SCORES: dict[str, Score] = {
     "fisher": Score(fisher, needs=Need.SENSITIVITIES, normalize=Normalize.NONE),
     "activation": Score(activation, needs=Need.ACTIVATIONS),
     "apoz": Score(apoz, needs=Need.ACTIVATIONS, normalize=Normalize.NONE),
+    "reconstruction": Score(reconstruction, needs=Need.READINGS, normalize=Normalize.NONE),
     "random": Score(random),
 }
 _ANY_NORM = "lp"
