@@ -84,10 +84,11 @@ def verdict(row: dict[str, Any]) -> str:
     if not any(row["cuts"].values()):
         return "nothing to cut"
     for name, cut in row["cuts"].items():
-        for check in ("cut", "runs", "proof", "zeroed", "trains"):
+        for check in ("cut", "runs", "proof", "zeroed"):
             if check in cut and not cut[check]["passed"]:
                 return f"{name} %: {check}: {cut[check].get('what') or cut[check].get('difference', '')}"
-    return "passed"
+    training = row.get("further", {}).get("trains", {"passed": False, "what": "not reached"})
+    return "passed" if training["passed"] else f"training: {training.get('what', 'gradients are not finite')}"
 
 
 def warm_up() -> None:

@@ -63,16 +63,16 @@ def try_model(entry: Entry, tell: Tell, *, deployed: bool = True) -> None:
     tell(couple={"seconds": time.process_time() - start, **describe(coupling)})
     cuts: dict[str, Any] = {}
     for name, ratio in RATIOS.items():
-        exact = choose(coupling, ratio, inexact=False)
-        every = choose(coupling, ratio, inexact=True)
-        further = name == "30"
-        cuts[f"exact {name}"] = cut_once(model, example, coupling, exact, further=further)
-        cuts[f"all {name}"] = cuts[f"exact {name}"]
+        exact, every = (choose(coupling, ratio, inexact=inexact) for inexact in (False, True))
+        cuts[f"exact {name}"] = cuts[f"all {name}"] = cut_once(model, example, coupling, exact)
         if exact.keys() != every.keys():
-            cuts[f"all {name}"] = cut_once(model, example, coupling, every, further=further)
+            cuts[f"all {name}"] = cut_once(model, example, coupling, every)
         tell(cuts=cuts)
     removed = choose(coupling, RATIOS["30"], inexact=True)
-    if deployed and removed:
+    if not removed:
+        return
+    tell(further=look_further(model, coupling, removed))
+    if deployed:
         fixed = captured.fixed_batch is not None
         tell(onnx=checked(lambda: deploy(cut(coupling, removed).module, captured.example, fixed)))
     tell(cpu_s=round(time.process_time(), 2))
@@ -158,13 +158,10 @@ def reasons(coupling: Coupling) -> dict[str, int]:
     return dict(found.most_common())
 
 
-def cut_once(
-    model: nn.Module, example: ExampleInputs, coupling: Coupling, removed: Removed, *, further: bool
-) -> dict[str, Any]:
-    """Cut and check; `further`: also in place and a step of training. Nothing to cut gives an empty row."""
+def cut_once(model: nn.Module, example: ExampleInputs, coupling: Coupling, removed: Removed) -> dict[str, Any]:
+    """Cut the graph, run it and prove it; nothing to cut gives an empty row."""
     if not removed:
         return {}
-    before = count(model)
     start = time.process_time()
     try:
         done = cut(coupling, removed)
@@ -172,19 +169,32 @@ def cut_once(
         return {"cut": {"passed": False, "what": one_line(problem)}}
     row: dict[str, Any] = {
         "cut": {"passed": True, "seconds": time.process_time() - start},
-        "left": count(done.module) / before,
+        "left": count(done.module) / count(model),
         "runs": checked(runs, model, done, example),
         "proof": checked(proven, coupling, done.module, removed),
     }
-    if coupling.is_exact(removed) and before <= INDEPENDENT_LIMIT:
+    if coupling.is_exact(removed) and count(model) <= INDEPENDENT_LIMIT:
         row["zeroed"] = checked(zeroed, model, done, example, coupling, removed)
-    if further:
-        row["folded"] = checked(folded, coupling, done.module, removed)
-        row["in_place"] = checked(in_place, model, coupling, removed)
-        if not row["in_place"]["passed"]:
-            row["in_place_gentler"] = checked(in_place_gentler, model, coupling, coupling.is_exact(removed))
-        row["trains"] = checked(trains, done.module, coupling.captured.example)
     return row
+
+
+def look_further(model: nn.Module, coupling: Coupling, removed: Removed) -> dict[str, Any]:
+    """What more can be done with the cut of all groups: constants folded, training, the user's own class.
+
+    The class is tried with the same units; failing that, with those that its code has a chance to lose; and failing
+    that, with the exact ones of them.
+    """
+    done = cut(coupling, removed)
+    found = {
+        "trains": checked(trains, done.module, coupling.captured.example),
+        "folded": checked(folded, coupling, done.module, removed),
+        "in_place": checked(in_place, model, coupling, removed),
+    }
+    for name, inexact in (("in_place_gentler", True), ("in_place_exact", False)):
+        if any(row["passed"] for key, row in found.items() if key.startswith("in_place")):
+            break
+        found[name] = checked(in_place_gentler, model, coupling, inexact)
+    return found
 
 
 def runs(model: nn.Module, done: Cut, example: ExampleInputs) -> dict[str, Any]:
@@ -235,10 +245,10 @@ def in_place(model: nn.Module, coupling: Coupling, removed: Removed) -> dict[str
     return {**proven(coupling, smaller, removed), "left": count(smaller) / count(model)}
 
 
-def in_place_gentler(model: nn.Module, coupling: Coupling, exact: bool) -> dict[str, Any]:
+def in_place_gentler(model: nn.Module, coupling: Coupling, inexact: bool) -> dict[str, Any]:
     """The same, of the units that the code of the class has a chance to lose; nothing to lose is a failure."""
     gentler = couple(coupling.captured, eager_safe=True)
-    removed = choose(gentler, RATIOS["30"], inexact=not exact)
+    removed = choose(gentler, RATIOS["30"], inexact=inexact)
     return in_place(model, gentler, removed) if removed else {"passed": False, "what": "nothing can be cut"}
 
 
