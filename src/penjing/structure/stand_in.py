@@ -79,17 +79,19 @@ def stand_ins(model: nn.Module, captured: Captured, blocks: Sequence[Block]) -> 
     """The modules of the user's class that can be bypassed instead of blocks of its graph, and what they return.
 
     A module stands for a block when it is called once, its first tensor is the skip, it gives a tensor of that shape
-    first, and its weights are those that go with the block. Where several do, one that gives the block's output is
-    taken, else the outermost, as where an activation follows the sum. None where a block has no such module. Whether
-    the model with these bypassed is right is for the proof to say.
+    first that is not the branch alone, and its weights are those that go with the block. Where several do, one that
+    gives the block's output is taken, else the outermost, as where an activation follows the sum. None where a block
+    has no such module. Whether the model with these bypassed is right is for the proof to say.
     """
     possible = {block: list(_modules_of(model, block)) for block in blocks}
     calls = _watched_calls(model, captured, {path for paths in possible.values() for path in paths})
-    values = _watched_values(captured, {name for block in blocks for name in (block.skip, block.output)})
+    ends = {block: {end for residual in block.residuals for end in residual.ends} for block in blocks}
+    values = _watched_values(captured, {n for block in blocks for n in (block.skip, block.output, *ends[block])})
     chosen: dict[str, Form] = {}
     for block, paths in possible.items():
         once = {path: call for path in paths for call in calls[path] if call is not None and len(calls[path]) == 1}
         fitting = [path for path, call in once.items() if _same(call.first, values[block.skip])]
+        fitting = [path for path in fitting if not any(_same(once[path].result, values[end]) for end in ends[block])]
         if not fitting:
             return None
         exact = [path for path in fitting if _same(once[path].result, values[block.output])]
@@ -127,16 +129,26 @@ def _watched_calls(model: nn.Module, captured: Captured, paths: Collection[str])
     calls: dict[str, list[_Call | None]] = {path: [] for path in paths}
     modules = dict(model.named_modules())
 
-    def watch(path: str) -> Callable[..., None]:
-        def note(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
+    came: dict[str, Tensor | None] = {}  # noted before the call, which may write into it
+
+    def before(path: str) -> Callable[..., None]:
+        def note(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             first = first_tensor((*args, *kwargs.values()))
-            given, form = (result[0], len(result)) if type(result) is tuple and result else (result, None)
-            fits = first is not None and isinstance(given, Tensor) and given.shape == first.shape
-            calls[path].append(_Call(first.clone(), given.clone(), form) if first is not None and fits else None)
+            came[path] = None if first is None else first.clone()
 
         return note
 
-    hooks = [modules[path].register_forward_hook(watch(path), with_kwargs=True) for path in paths]
+    def after(path: str) -> Callable[..., None]:
+        def note(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
+            first = came[path]
+            given, form = (result[0], len(result)) if type(result) is tuple and result else (result, None)
+            fits = first is not None and isinstance(given, Tensor) and given.shape == first.shape
+            calls[path].append(_Call(first, given.clone(), form) if first is not None and fits else None)
+
+        return note
+
+    hooks = [modules[path].register_forward_pre_hook(before(path), with_kwargs=True) for path in paths]
+    hooks += [modules[path].register_forward_hook(after(path), with_kwargs=True) for path in paths]
     try:
         with preserved(model), torch.no_grad():
             model.eval()
