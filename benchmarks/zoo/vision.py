@@ -47,8 +47,8 @@ SEGMENTATION = {
 }
 VIDEO: dict[str, tuple[int, int]] = {  # frames, size of each
     "mc3_18": (8, 32),
-    "mvit_v1_b": (4, 64),
-    "mvit_v2_s": (4, 64),
+    "mvit_v1_b": (4, 224),
+    "mvit_v2_s": (4, 224),
     "r2plus1d_18": (8, 32),
     "r3d_18": (8, 32),
     "s3d": (16, 64),
@@ -259,8 +259,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "googlenet": {"init_weights": False},
     "inception_v3": {"init_weights": False},
     "vit_b_16": {"image_size": 64},
-    "mvit_v1_b": {"spatial_size": (64, 64), "temporal_size": 4},
-    "mvit_v2_s": {"spatial_size": (64, 64), "temporal_size": 4},
+    "mvit_v1_b": {"temporal_size": 4},
+    "mvit_v2_s": {"temporal_size": 4},
 }
 DATA_DEPENDENT = "boxes are chosen by their scores"
 
