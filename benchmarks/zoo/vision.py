@@ -47,8 +47,8 @@ SEGMENTATION = {
 }
 VIDEO: dict[str, tuple[int, int]] = {  # frames, size of each
     "mc3_18": (8, 32),
-    "mvit_v1_b": (4, 224),
-    "mvit_v2_s": (4, 224),
+    "mvit_v1_b": (16, 224),
+    "mvit_v2_s": (16, 224),
     "r2plus1d_18": (8, 32),
     "r3d_18": (8, 32),
     "s3d": (16, 64),
@@ -259,8 +259,6 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "googlenet": {"init_weights": False},
     "inception_v3": {"init_weights": False},
     "vit_b_16": {"image_size": 64},
-    "mvit_v1_b": {"temporal_size": 4},
-    "mvit_v2_s": {"temporal_size": 4},
 }
 DATA_DEPENDENT = "boxes are chosen by their scores"
 
@@ -273,10 +271,7 @@ ENTRIES = (
         torchvision_entry(name, "segmentation", image(size), weights_backbone=None)
         for name, size in SEGMENTATION.items()
     ),
-    *(
-        torchvision_entry(name, "video", normal(2, 3, frames, size, size), **OPTIONS.get(name, {}))
-        for name, (frames, size) in VIDEO.items()
-    ),
+    *(torchvision_entry(name, "video", normal(2, 3, frames, size, size)) for name, (frames, size) in VIDEO.items()),
     torchvision_entry("raft_small", "optical_flow", lambda: (torch.rand(2, 3, 128, 128), torch.rand(2, 3, 128, 128))),
     *(
         torchvision_entry(name, "detection", images_of(size), DATA_DEPENDENT, weights_backbone=None)
