@@ -50,12 +50,16 @@ class Reduce(StrEnum):
 
 
 class Normalize(StrEnum):
-    """What the scores of a group are divided by before groups compete; "gaussian" also moves their mean to 0."""
+    """What the scores of a group are divided by before groups compete.
+
+    "gaussian" also moves their mean to 0; "cost" divides by what a unit of the group costs of the budget.
+    """
 
     MEAN = "mean"
     MAX = "max"
     SUM = "sum"
     GAUSSIAN = "gaussian"
+    COST = "cost"
     NONE = "none"
 
 

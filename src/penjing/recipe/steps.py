@@ -58,14 +58,15 @@ class PruneChannels(Step):
     the target predicts, which may fall in steps and rise between them.
 
     score: what makes a unit matter; the lowest go. From weights: "l1", "l2", "lp" (of order `p`), "batch_norm", "lamp",
-    "geometric_median"; from the loss on training data: "taylor", "taylor_activation", "fisher"; from calibration data
-    without labels: "activation", "apoz"; and "random". Formulas and sources: `penjing.techniques.prune.scores`.
-    `pj.extend.register_score` adds more.
+    "geometric_median". From the loss on training data: "taylor", "taylor_activation", "fisher". From calibration data
+    without labels: "activation", "apoz", "reconstruction". And "random". "auto" is "reconstruction" where there are
+    data to compensate on, else "l2". Formulas and sources: `penjing.techniques.prune.scores`; more may be added by
+    `pj.extend.register_score`.
 
     reduce: how the parts of a coupled group, its weights or its readers, become one score: "sum", "mean", "max", or
     "first", the layer that makes the units. normalize: what the scores of a group are divided by before groups compete:
-    their "mean", "max" or "sum"; "gaussian" moves their mean to 0 and their deviation to 1, "none" compares as it is;
-    "auto" is what suits the score: "mean" for sizes of weights, "none" for estimates of the loss.
+    their "mean", "max" or "sum"; "gaussian" moves their mean to 0 and their deviation to 1; "cost" divides by what a
+    unit of the group costs of the budget; "none" compares as it is. "auto" is what suits the score.
 
     scope: "global" lets groups compete, "local" takes the same share of each. groups, exclude: patterns of the groups
     that may and may not be cut. min_width: channels that stay in each group at least. round_to: the number of which

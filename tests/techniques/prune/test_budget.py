@@ -14,10 +14,11 @@ from penjing.profiling import profile
 from penjing.recipe import PruneChannels, Recipe
 from penjing.structure import couple
 from penjing.techniques import apply
-from penjing.techniques.prune import Widths
-from penjing.techniques.prune.budget import cost_of
+from penjing.techniques.prune import SCORES, Score, Widths
+from penjing.techniques.prune.budget import cost_of, pools_of
 from penjing.techniques.prune.widths import widths_of
 from penjing.types import Budget
+from penjing.workload import Workload
 
 
 def network() -> nn.Sequential:
@@ -119,6 +120,43 @@ def test_a_part_counts_what_it_touches(of: str) -> None:
     before, after = (getattr(profile(m, x), of) for m in (model, outcome.model))
     assert outcome.model[4].out_features == 16
     assert before - after == {"macs": 32 * 32 + 32 * 4, "params": (32 * 33 + 32 * 4) // 2}[of], "macs of two samples"
+
+
+def test_prices_are_shares_of_the_budget() -> None:
+    coupling = couple(network(), torch.zeros(1, 8))
+    (pool,) = pools_of(coupling, coupling.groups, PruneChannels(0.5, of="macs"), {"*": 0.5}, None)
+    whole = 8 * 64 + 64 * 32 + 32 * 32 + 32 * 4
+    assert pool.prices() == pytest.approx({"0": 40 / whole, "2": 96 / whole, "4": 36 / whole})
+
+
+def test_normalised_by_cost_the_dear_units_go_first() -> None:
+    """Units of layer 2 cost 96 products, those of the others 40 and 36; all score the same."""
+    with torch.no_grad():
+        model = network()
+        for layer in (0, 2, 4, 6):
+            model[layer].weight.fill_(0.1)
+    register = {"same": Score(lambda group, evidence: torch.ones(group.size))}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("penjing.techniques.prune.scores.SCORES", SCORES | register)
+        step = PruneChannels(0.3, of="macs", score="same", normalize="cost", round_to=None)
+        outcome = apply(model, step, torch.zeros(1, 8))
+    widths = [layer.out_features for layer in outcome.model if isinstance(layer, nn.Linear)]
+    assert widths[0] == 64
+    assert widths[1] < 32
+    assert widths[2] == 32
+
+
+def test_the_score_auto_is_settled_by_the_data() -> None:
+    from penjing.techniques.prune.technique import score_named
+    from penjing.techniques.state import Context
+
+    model, x = network(), torch.randn(64, 8)
+    with_data = Context(Workload(model, x[:2], calibration=[(x,)]), model)
+    without = Context(None, model)
+    assert score_named(PruneChannels(score="auto"), with_data) == "reconstruction"
+    assert score_named(PruneChannels(score="auto", compensate=False), with_data) == "l2"
+    assert score_named(PruneChannels(score="auto"), without) == "l2"
+    assert score_named(PruneChannels(score="lamp"), with_data) == "lamp"
 
 
 def test_shares_of_iterations_multiply() -> None:

@@ -124,13 +124,13 @@ def test_data_driven_scores_read_what_was_gathered() -> None:
         (Normalize.SUM, [0.25, 0.75]),
         (Normalize.GAUSSIAN, [-1.0, 1.0]),
         (Normalize.NONE, [2.0, 6.0]),
-        (None, [0.25, 0.75]),
+        (Normalize.COST, [4.0, 12.0]),
     ],
 )
-def test_normalisation(normalize: Normalize | None, expected: list[float]) -> None:
-    score = Score(lambda group, evidence: torch.tensor([2.0, 6.0]), normalize=Normalize.SUM)
+def test_normalisation(normalize: Normalize, expected: list[float]) -> None:
+    score = Score(lambda group, evidence: torch.tensor([2.0, 6.0]))
     (group,) = couple(nn.Sequential(nn.Linear(3, 2), nn.ReLU(), nn.Linear(2, 2)), torch.zeros(2, 3)).groups
-    found = score_groups([group], score, Evidence({}), Reduce.SUM, normalize)[group.name]
+    found = score_groups([group], score, Evidence({}), Reduce.SUM, normalize, {group.name: 0.5})[group.name]
     assert found.tolist() == pytest.approx(expected)
 
 
@@ -140,7 +140,7 @@ def test_equal_scores_normalise_to_finite_numbers() -> None:
 
 
 def test_an_unknown_score_lists_the_known() -> None:
-    with pytest.raises(RecipeError, match=r"score='l3' is unknown; use one of l1, l2.*random, lp"):
+    with pytest.raises(RecipeError, match=r"score='l3' is unknown; use one of l1, l2.*random, lp, auto"):
         find_score("l3")
 
 
@@ -149,6 +149,6 @@ def test_a_registered_score_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     made = Score(lambda group, evidence: torch.from_numpy(np.arange(group.size, dtype=float)))
     register_score("rank", made)
     assert find_score("rank") is made
-    for name in ("rank", "lp"):
+    for name in ("rank", "lp", "auto"):
         with pytest.raises(ValueError, match=f"'{name}' is registered already"):
             register_score(name, made)

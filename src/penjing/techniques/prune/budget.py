@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
 
+import numpy as np
+
 from penjing.errors import RecipeError
 from penjing.profiling import cost as operator_cost
 from penjing.recipe import PruneChannels, Target
@@ -31,6 +33,11 @@ class Pool:
         """The share of the cost that remains once units of these groups are gone."""
         names = {group.name for group in self.groups}
         return share(self.cost, {name: units for name, units in removed.items() if name in names})
+
+    def prices(self) -> dict[str, float]:
+        """What a unit of each group costs, as a share of the whole: the mean of half of the group."""
+        halves = {group.name: np.arange(max(1, group.size // 2)) for group in self.groups}
+        return {name: max(1 - share(self.cost, {name: units}), 0.0) / len(units) for name, units in halves.items()}
 
 
 def pools_of(

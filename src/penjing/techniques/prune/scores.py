@@ -6,7 +6,7 @@ and dies as a whole (Fang et al. 2023, "DepGraph: Towards Any Structural Pruning
 normalised, because groups of different scale compete. The lowest go first.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -162,7 +162,8 @@ def fisher(group: Group, evidence: Evidence) -> Tensor:
     The diagonal of the Fisher information, in place of the Hessian's in LeCun, Denker and Solla 1990, "Optimal Brain
     Damage": Theis et al. 2018, "Faster gaze prediction with dense networks and Fisher pruning" (arXiv:1801.05787,
     equation 11); for coupled channels Liu et al. 2021, "Group Fisher Pruning for Practical Network Compression"
-    (arXiv:2108.00708, equation 7). An estimate of the loss itself, comparable between groups as it is.
+    (arXiv:2108.00708, equation 7). An estimate of the loss itself; groups compete by what it comes to for each part of
+    the budget that is saved, as there.
     """
     return evidence.sensitivities[group.name].square / 2
 
@@ -198,34 +199,44 @@ SCORES: dict[str, Score] = {
     "geometric_median": Score(geometric_median),
     "taylor": Score(taylor, needs=Need.GRADIENTS, normalize=Normalize.NONE),
     "taylor_activation": Score(taylor_activation, needs=Need.SENSITIVITIES, normalize=Normalize.NONE),
-    "fisher": Score(fisher, needs=Need.SENSITIVITIES, normalize=Normalize.NONE),
+    "fisher": Score(fisher, needs=Need.SENSITIVITIES, normalize=Normalize.COST),
     "activation": Score(activation, needs=Need.ACTIVATIONS),
     "apoz": Score(apoz, needs=Need.ACTIVATIONS, normalize=Normalize.NONE),
     "reconstruction": Score(reconstruction, needs=Need.READINGS, normalize=Normalize.NONE),
     "random": Score(random),
 }
-_ANY_NORM = "lp"
+_ALSO = ("lp", "auto")  # "lp" asks for an order, "auto" is settled by the data at hand
 
 
 def register_score(name: str, score: Score) -> None:
     """Make a score known to PruneChannels under a name; raises ValueError when the name is taken."""
-    if name in (*SCORES, _ANY_NORM):
+    if name in (*SCORES, *_ALSO):
         raise ValueError(f"a score named {name!r} is registered already; choose another name")
     SCORES[name] = score
 
 
 def find_score(name: str, p: float | None = None) -> Score:
     """Look a score up by name, "lp" by its order p; an unknown one is a RecipeError that lists the known."""
-    if name == _ANY_NORM and p is not None:
+    if name == "lp" and p is not None:
         return norm(p)
     if name not in SCORES:
-        raise RecipeError(f"PruneChannels: score={name!r} is unknown; use one of {', '.join((*SCORES, _ANY_NORM))}")
+        raise RecipeError(f"PruneChannels: score={name!r} is unknown; use one of {', '.join((*SCORES, *_ALSO))}")
     return SCORES[name]
 
 
 def score_groups(
-    groups: Sequence[Group], score: Score, evidence: Evidence, reduce: Reduce, normalize: Normalize | None
+    groups: Sequence[Group],
+    score: Score,
+    evidence: Evidence,
+    reduce: Reduce,
+    normalize: Normalize,
+    prices: Mapping[str, float],
 ) -> dict[str, Tensor]:
-    """Score every group: float64 [size] by name, comparable between groups. normalize: None takes the score's own."""
-    norms = NORMALIZATIONS[score.normalize if normalize is None else normalize]
-    return {group.name: norms(score(group, evidence, reduce)) for group in groups}
+    """Score every group: float64 [size] by name, comparable between groups.
+
+    prices: what a unit costs, by group, where the scores are normalised by it.
+    """
+    raw = {group.name: score(group, evidence, reduce) for group in groups}
+    if normalize is Normalize.COST:
+        return {name: values / max(prices[name], 1e-300) for name, values in raw.items()}
+    return {name: NORMALIZATIONS[normalize](values) for name, values in raw.items()}

@@ -1,6 +1,6 @@
 """The PruneChannels step: capture, score, select, cut, prove, compensate."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -107,7 +107,7 @@ def _choose(
         return _Choice(coupling, {}, (), state.log(step.key, what, fell_back=True).rows)
     state, groups, widths = _allowed(state, step, coupling, groups, context)
     pools = pools_of(coupling, groups, step, keep, context.target)
-    scores = _scores(state, step, coupling, groups, context)
+    scores = _scores(state, step, coupling, pools, context)
     removed: dict[str, Units] = {}
     for pool in pools:
         mine = {group.name: scores[group.name] for group in pool.groups}
@@ -197,13 +197,23 @@ def _multiple(step: PruneChannels, context: Context) -> int:
 
 
 def _scores(
-    state: State, step: PruneChannels, coupling: Coupling, groups: tuple[Group, ...], context: Context
+    state: State, step: PruneChannels, coupling: Coupling, pools: Sequence[Pool], context: Context
 ) -> dict[str, NDArray[np.float64]]:
-    score = find_score(step.score, step.p)
-    found = gather(score.needs, step.score, state.model, coupling, groups, context.workload)
-    normalize = None if step.normalize == "auto" else Normalize(step.normalize)
-    scores = score_groups(groups, score, replace(found, seed=context.seed), Reduce(step.reduce), normalize)
+    name = score_named(step, context)
+    score, groups = find_score(name, step.p), [group for pool in pools for group in pool.groups]
+    evidence = replace(gather(score.needs, name, state.model, coupling, groups, context.workload), seed=context.seed)
+    normalize = score.normalize if step.normalize == "auto" else Normalize(step.normalize)
+    prices = {k: v for pool in pools for k, v in pool.prices().items()} if normalize is Normalize.COST else {}
+    scores = score_groups(groups, score, evidence, Reduce(step.reduce), normalize, prices)
     return {name: values.numpy() for name, values in scores.items()}
+
+
+def score_named(step: PruneChannels, context: Context) -> str:
+    """Resolve "auto": what the refit cannot mend, where there are data to refit on, else the norm of the weights."""
+    if step.score != "auto":
+        return step.score
+    refits = step.compensate and context.workload is not None and context.workload.brings("calibration")
+    return "reconstruction" if refits else "l2"
 
 
 def _compensate(
