@@ -17,6 +17,7 @@ from penjing.structure import (
     Surgery,
     attribute_uses,
     attributes_after,
+    capture,
     couple,
     cut,
     cut_in_place,
@@ -135,14 +136,6 @@ def test_a_number_that_would_have_to_be_two_is_left_alone() -> None:
     assert not prove(coupling, done, {"a": [0, 1]}).passed
 
 
-def test_a_shared_copy_costs_no_weights_and_leaves_the_original() -> None:
-    model, done, _ = cut_net()
-    assert done.head.bias is model.head.bias
-    assert done.a.weight is not model.a.weight
-    assert model.a.weight.shape[0] == model.a.out_channels == 8
-    assert done.a is not model.a
-
-
 def test_watching_a_forward_leaves_no_mark() -> None:
     model = Block("split by a list").train()
     coupling = couple(model, torch.randn(2, 7, 5))
@@ -153,6 +146,24 @@ def test_watching_a_forward_leaves_no_mark() -> None:
         assert [key for key, value in before[name].items() if vars(part)[key] is not value] == []
         assert not part._forward_hooks
         assert not part._forward_pre_hooks
+
+
+def test_watching_leaves_buffers_and_counters_alone() -> None:
+    class Counting(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.calls, self.fc = 0, nn.Linear(3, 3)
+            self.register_buffer("seen", torch.zeros(()))
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.calls += 1
+            self.seen += 1
+            return self.fc(x)
+
+    model = Counting()
+    captured = capture(nn.Linear(3, 3), torch.zeros(2, 3))
+    attribute_uses(model, captured)
+    assert (model.calls, float(model.seen)) == (0, 0.0)
 
 
 def test_a_forward_that_fails_leaves_no_mark() -> None:
@@ -180,7 +191,10 @@ class Net(nn.Module):
         return self.head(F.relu(self.b(x)).mean((2, 3)))
 
 
-def cut_net(prepare: Callable[[nn.Module], object] = lambda net: None) -> tuple[nn.Module, nn.Module, Surgery]:
+Case = tuple[nn.Module, nn.Module, Surgery]
+
+
+def cut_net(prepare: Callable[[nn.Module], object] = lambda net: None) -> Case:
     """A net, prepared, and what is left of it once its convolutions lost channels, proven."""
     torch.manual_seed(0)
     model = Net().eval()
@@ -194,23 +208,38 @@ def cut_net(prepare: Callable[[nn.Module], object] = lambda net: None) -> tuple[
     return model, done, surgery
 
 
-def test_class_names_and_sizes_stay_readable() -> None:
-    model, done, _ = cut_net()
+@pytest.fixture(scope="module")
+def net() -> Case:
+    return cut_net()
+
+
+def test_a_shared_copy_costs_no_weights_and_leaves_the_original(net: Case) -> None:
+    model, done, _ = net
+    assert done.head.bias is model.head.bias
+    assert done.a.weight is not model.a.weight
+    assert model.a.weight.shape[0] == model.a.out_channels == 8
+    assert done.a is not model.a
+
+
+def test_class_names_and_sizes_stay_readable(net: Case) -> None:
+    model, done, _ = net
     assert type(done) is Net
     assert list(done.state_dict()) == list(model.state_dict())
     assert (done.a.out_channels, done.norm.num_features, done.b.in_channels) == (5, 5, 5)
     assert (done.b.out_channels, done.head.in_features) == (5, 5)
 
 
-def test_buffers_stay_persistent_or_not() -> None:
-    _, done, _ = cut_net()
+def test_buffers_stay_persistent_or_not(net: Case) -> None:
+    done = net[1]
     assert done.scale.shape == done.shift.shape == (5, 1, 1)
     assert "scale" in done.state_dict()
     assert "shift" not in done.state_dict()
 
 
-def test_what_is_not_trained_stays_so() -> None:
-    _, done, _ = cut_net(lambda net: net.a.requires_grad_(False))
+def test_what_is_not_trained_stays_so(net: Case) -> None:
+    model = copy.deepcopy(net[0])
+    model.a.requires_grad_(False)
+    done = cut_in_place(model, net[2])
     assert not done.a.weight.requires_grad
     assert done.b.weight.requires_grad
     assert all(isinstance(parameter, nn.Parameter) for parameter in done.parameters())
@@ -230,7 +259,7 @@ def test_the_device_stays() -> None:
     assert done.weight.shape == (3, 4)
 
 
-def test_hooks_of_every_kind_still_run() -> None:
+def test_hooks_of_every_kind_still_run(net: Case) -> None:
     calls: list[str] = []
 
     def prepare(net: nn.Module) -> None:
@@ -241,8 +270,9 @@ def test_hooks_of_every_kind_still_run() -> None:
         net.register_state_dict_post_hook(lambda module, state, prefix, metadata: calls.append("state dict"))
         net.register_load_state_dict_post_hook(lambda module, keys: calls.append("load state dict"))
 
-    _, done, _ = cut_net(prepare)
-    calls.clear()
+    model = copy.deepcopy(net[0])
+    prepare(model)
+    done = cut_in_place(share(model), net[2])
     done(torch.randn(2, 3, 8, 8, requires_grad=True)).sum().backward()
     done.load_state_dict(done.state_dict())
     assert calls == [
@@ -288,9 +318,8 @@ def test_a_mask_of_torch_stays() -> None:
     assert done.b.weight_mask.shape == done.b.weight.shape == (5, 5, 3, 3)
 
 
-def test_the_cut_model_trains() -> None:
-    _, done, _ = cut_net()
-    done.train()
+def test_the_cut_model_trains(net: Case) -> None:
+    done = copy.deepcopy(net[1]).train()
     before = done.a.weight.detach().clone()
     optimizer = torch.optim.SGD(done.parameters(), lr=0.1)
     done(torch.randn(4, 3, 8, 8)).square().mean().backward()

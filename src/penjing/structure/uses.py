@@ -22,7 +22,7 @@ from penjing.structure.capture import Captured
 from penjing.structure.coupling import Coupling, Removal
 from penjing.structure.rules import operator_name
 from penjing.structure.surgery import rewritten
-from penjing.workload.modes import preserved, preserved_randomness
+from penjing.workload.modes import preserved, preserved_buffers
 
 
 @dataclass(frozen=True, order=True)
@@ -53,7 +53,7 @@ def attribute_uses(model: nn.Module, captured: Captured) -> tuple[Use, ...]:
     """
     recorder = _Recorder()
     example = captured.example
-    with preserved(model), preserved_randomness(), torch.no_grad(), _path_kept(model, recorder), _marked(model):
+    with preserved(model), preserved_buffers(model), torch.no_grad(), _path_kept(model, recorder), _marked(model):
         model.eval()
         with recorder:
             model(*example.args, **example.kwargs)

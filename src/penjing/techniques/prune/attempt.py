@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+import torch
 from torch import nn
 
 from penjing.structure import (
@@ -24,6 +25,8 @@ from penjing.structure import (
 )
 from penjing.techniques.prune.select import Units
 from penjing.techniques.state import State
+from penjing.workload import ExampleInputs, preserved
+from penjing.workload.modes import preserved_buffers
 
 PROOFS = 24  # spent, at most, on finding what the user's own class lets go
 
@@ -91,12 +94,27 @@ def _in_place(state: State, coupling: Coupling, folds: Folds) -> Try:
         attributes = attributes_after(state.model, uses, coupling, removed)
         done = replace(done, surgery=replace(done.surgery, attributes=attributes))
         module = cut_in_place(share(state.model), done.surgery)
-        proof = _proven(done, module, removed, folds)
+        stumbles = _stumbles(module, coupling.captured.example)
+        if stumbles:
+            proof = Proof(math.inf, coupling.is_exact(removed), False, f"it does not run: {stumbles}")
+        else:
+            proof = _proven(done, module, removed, folds)
         if not proof.passed:
             proof = replace(proof, what=proof.what + _torn(torn_by(uses, coupling, removed)))
         return Attempt(removed, done, module, proof, graph=False)
 
     return attempt
+
+
+def _stumbles(module: nn.Module, example: ExampleInputs) -> str:
+    """Run a module once, for a fraction of what its proof costs; give what it raises, empty where it runs."""
+    with preserved(module), preserved_buffers(module), torch.no_grad():
+        module.eval()
+        try:
+            module(*example.args, **example.kwargs)
+        except Exception as problem:  # the user's own forward may raise anything at its new widths
+            return (str(problem).strip().splitlines() or [type(problem).__name__])[0]
+    return ""
 
 
 def _proven(done: Cut, module: nn.Module, removed: Mapping[str, Units], folds: Folds) -> Proof:
