@@ -7,10 +7,12 @@ from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, fx, nn
+from torch.utils import _pytree as pytree
 
 from penjing.errors import ShapeError
 from penjing.structure.blocks import Block, common_path
 from penjing.structure.capture import Captured
+from penjing.workload.inputs import ExampleInputs
 from penjing.workload.modes import preserved, preserved_randomness
 
 Form: TypeAlias = int | None
@@ -84,9 +86,12 @@ def stand_ins(model: nn.Module, captured: Captured, blocks: Sequence[Block]) -> 
     has no such module. Whether the model with these bypassed is right is for the proof to say.
     """
     possible = {block: list(_modules_of(model, block)) for block in blocks}
-    calls = _watched_calls(model, captured, {path for paths in possible.values() for path in paths})
     ends = {block: {end for residual in block.residuals for end in residual.ends} for block in blocks}
-    values = _watched_values(captured, {n for block in blocks for n in (block.skip, block.output, *ends[block])})
+    with preserved_randomness(), torch.no_grad():
+        example = _random_like(captured.example)
+        calls = _watched_calls(model, example, {path for paths in possible.values() for path in paths})
+        names = {name for block in blocks for name in (block.skip, block.output, *ends[block])}
+        values = _watched_values(captured, example, names)
     chosen: dict[str, Form] = {}
     for block, paths in possible.items():
         once = {path: call for path in paths for call in calls[path] if call is not None and len(calls[path]) == 1}
@@ -124,8 +129,19 @@ def _modules_of(model: nn.Module, block: Block) -> Iterator[str]:
         path.pop()
 
 
-def _watched_calls(model: nn.Module, captured: Captured, paths: Collection[str]) -> dict[str, list[_Call | None]]:
-    """Run the example through the model and note the calls of some modules; None for one without such tensors."""
+def _random_like(example: ExampleInputs) -> ExampleInputs:
+    """Inputs of the same form with random numbers in them: an example of zeros tells no two tensors apart."""
+    generator = torch.Generator().manual_seed(0)
+
+    def of(tensor: Tensor) -> Tensor:
+        return torch.randn(tensor.shape, generator=generator).to(tensor) if tensor.is_floating_point() else tensor
+
+    args, kwargs = pytree.tree_map_only(Tensor, of, (example.args, dict(example.kwargs)))
+    return ExampleInputs(args, kwargs)
+
+
+def _watched_calls(model: nn.Module, example: ExampleInputs, paths: Collection[str]) -> dict[str, list[_Call | None]]:
+    """Run a model and note the calls of some modules; None for a call without such tensors."""
     calls: dict[str, list[_Call | None]] = {path: [] for path in paths}
     modules = dict(model.named_modules())
 
@@ -150,17 +166,17 @@ def _watched_calls(model: nn.Module, captured: Captured, paths: Collection[str])
     hooks = [modules[path].register_forward_pre_hook(before(path), with_kwargs=True) for path in paths]
     hooks += [modules[path].register_forward_hook(after(path), with_kwargs=True) for path in paths]
     try:
-        with preserved(model), torch.no_grad():
+        with preserved(model):
             model.eval()
-            model(*captured.example.args, **captured.example.kwargs)
+            model(*example.args, **example.kwargs)
     finally:
         for hook in hooks:
             hook.remove()
     return calls
 
 
-def _watched_values(captured: Captured, names: Collection[str]) -> dict[str, Tensor]:
-    """Run the example through the graph and note the values of some nodes."""
+def _watched_values(captured: Captured, example: ExampleInputs, names: Collection[str]) -> dict[str, Tensor]:
+    """Run a graph and note the values of some nodes."""
     values: dict[str, Tensor] = {}
 
     class Watcher(fx.Interpreter):
@@ -170,9 +186,7 @@ def _watched_values(captured: Captured, names: Collection[str]) -> dict[str, Ten
                 values[n.name] = result.clone()
             return result
 
-    example = captured.example
-    with preserved_randomness(), torch.no_grad():
-        Watcher(captured.module).run(*captured.flatten(example.args, example.kwargs))
+    Watcher(captured.module).run(*captured.flatten(example.args, example.kwargs))
     return values
 
 
