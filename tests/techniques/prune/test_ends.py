@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from penjing.structure import couple
-from penjing.techniques.prune.ends import births_of, ends_of, touched_by
+from penjing.techniques.prune.ends import Birth, births_of, ends_of, touched_by
 
 
 class Attention(nn.Module):
@@ -37,8 +37,8 @@ def test_a_residual_stream_ends_at_each_reader_and_begins_at_each_writer() -> No
         ("linear", "linear_1"),
         ("add", "linear_3"),
     ]
-    assert births_of(coupling, [stream]) == (("linear", 1), ("linear_2", 1))
-    assert births_of(coupling, [inner]) == (("linear_1", 1),)
+    assert births_of(coupling, [stream]) == (Birth("linear", 0, 1), Birth("linear_2", 0, 1))
+    assert births_of(coupling, [inner]) == (Birth("linear_1", 0, 1),)
     assert "linear_1" in touched_by(coupling, [inner])
     assert "linear_3" not in touched_by(coupling, [inner])
 
@@ -51,7 +51,7 @@ def test_heads_and_their_width_end_at_the_output_projection() -> None:
     assert end.units.tolist() == [0, 0, 0, 1, 1, 1]
     (end,) = ends_of(coupling, [width])
     assert (end.reader, end.units.tolist()) == ("linear_1", [0, 1, 2, 0, 1, 2])
-    assert {node for node, _ in births_of(coupling, [heads, width])} == {"linear"}
+    assert {birth.layer for birth in births_of(coupling, [heads, width])} == {"linear"}
 
 
 def test_the_width_of_queries_ends_where_they_meet_the_keys() -> None:
@@ -69,7 +69,7 @@ def test_the_width_of_queries_ends_where_they_meet_the_keys() -> None:
         ("linear", "matmul"),
         ("transpose", "matmul"),
     ]
-    assert births_of(coupling, [group]) == (("linear", 2), ("linear_1", 2))
+    assert births_of(coupling, [group]) == (Birth("linear", 0, 2), Birth("linear_1", 0, 2))
 
 
 def test_flattened_channels_end_with_all_their_positions() -> None:
@@ -92,19 +92,22 @@ def test_the_halves_of_a_gate_end_together() -> None:
     coupling = couple(Gated(), torch.zeros(2, 3))
     (end,) = ends_of(coupling, coupling.groups)
     assert (end.reader, end.units.tolist()) == ("linear_1", [0, 1, 2, 3])
-    assert births_of(coupling, coupling.groups) == (("linear", 1),)
+    assert births_of(coupling, coupling.groups) == (Birth("linear", 0, 1),)
 
 
-def test_hidden_units_of_a_recurrent_cell_end_behind_it() -> None:
+def test_a_recurrent_cell_reads_its_inputs_and_gives_out_hidden_units() -> None:
     class Recurrent(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.cell, self.head = nn.GRU(3, 4, batch_first=True), nn.Linear(4, 2)
+            self.table, self.cell, self.head = nn.Embedding(9, 6), nn.LSTM(6, 4, batch_first=True), nn.Linear(4, 2)
 
-        def forward(self, x: Tensor) -> Tensor:
-            return self.head(self.cell(x)[0])
+        def forward(self, tokens: Tensor) -> Tensor:
+            return self.head(self.cell(self.table(tokens))[0])
 
-    coupling = couple(Recurrent(), torch.zeros(2, 5, 3))
-    (group,) = coupling.groups
-    (end,) = ends_of(coupling, [group])
+    coupling = couple(Recurrent(), torch.zeros(2, 5, dtype=torch.long))
+    table, hidden = coupling.groups
+    (end,) = ends_of(coupling, [table])
+    assert (end.source, end.reader, end.units.tolist()) == ("embedding", "lstm", [0, 1, 2, 3, 4, 5])
+    (end,) = ends_of(coupling, [hidden])
     assert (end.reader, end.units.tolist()) == ("linear", [0, 1, 2, 3])
+    assert births_of(coupling, [table, hidden]) == (Birth("embedding", 0, 2), Birth("lstm", 0, 2))

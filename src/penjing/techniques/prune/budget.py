@@ -11,7 +11,7 @@ from penjing.errors import RecipeError
 from penjing.profiling import cost as operator_cost
 from penjing.recipe import PruneChannels, Target
 from penjing.structure import Coupling, Group
-from penjing.structure.rules import is_shape
+from penjing.structure.rules import each_shape, is_shape
 from penjing.techniques.prune.ends import births_of, touched_by
 from penjing.techniques.prune.select import Cost, Units, share
 from penjing.types import Budget
@@ -109,7 +109,8 @@ def cost_of(
 
         def channels(removed: Mapping[str, Units]) -> float:
             shapes = coupling.shapes_after(removed)
-            return float(sum(shape[dim] for node, dim in born if is_shape(shape := shapes[node])))
+            outputs = ((each_shape(shapes[birth.layer])[birth.output], birth.dim) for birth in born)
+            return float(sum(shape[dim] for shape, dim in outputs if shape is not None))
 
         return channels
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import fx
 
 from penjing.structure import Coupling, Group
-from penjing.structure.rules import Labels, is_shape
+from penjing.structure.rules import Shapes, is_shape
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,15 @@ class End:
     dim: int
     group: str
     units: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Birth:
+    """A layer gives out units along `dim` of one of its outputs, the first where a recurrent cell has several."""
+
+    layer: str
+    output: int
+    dim: int
 
 
 def ends_of(coupling: Coupling, groups: Sequence[Group]) -> tuple[End, ...]:
@@ -44,20 +53,21 @@ def ends_of(coupling: Coupling, groups: Sequence[Group]) -> tuple[End, ...]:
         for node in walk.calls()
         for source in node.all_input_nodes
         if source in walk.activations
-        for dim, carried in walk.carried(source.name)
+        if is_shape(coupling.captured.shapes[source.name])
+        for _, dim, carried in walk.carried(source.name)
         for g in sorted(carried - walk.all_carried(node.name))
     )
 
 
-def births_of(coupling: Coupling, groups: Sequence[Group]) -> tuple[tuple[str, int], ...]:
-    """List (node, dim): the outputs of layers that give out units of a group, and along which dimension.
+def births_of(coupling: Coupling, groups: Sequence[Group]) -> tuple[Birth, ...]:
+    """List the outputs of layers that give out units of groups, in the order of the graph.
 
     >>> import torch
     >>> from penjing.structure import couple
     >>> model = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.ReLU(), torch.nn.Linear(4, 2))
     >>> coupling = couple(model, torch.zeros(2, 3))
     >>> births_of(coupling, coupling.groups)
-    (('linear', 1),)
+    (Birth(layer='linear', output=0, dim=1),)
     """
     walk = _Walk(coupling, groups)
     found = []
@@ -66,7 +76,8 @@ def births_of(coupling: Coupling, groups: Sequence[Group]) -> tuple[tuple[str, i
         for source in node.all_input_nodes:
             if source in walk.activations:
                 entering |= walk.all_carried(source.name)
-        found += [(node.name, dim) for dim, carried in walk.carried(node.name) if carried - entering]
+        outputs = [(i, dim) for i, dim, carried in walk.carried(node.name) if carried - entering]
+        found += [Birth(node.name, i, dim) for i, dim in outputs if i == outputs[0][0]]
     return tuple(found)
 
 
@@ -87,47 +98,43 @@ class _Walk:
         self._unit = np.full(self._labelling.atoms.count, -1, dtype=np.int64)
         for g, group in enumerate(groups):
             self._group[group.ids], self._unit[group.ids] = g, np.arange(group.size)
-        self.activations = _activations(self._graph)
+        self.activations = _activations(self._graph, self._shapes)
 
     def calls(self) -> Iterator[fx.Node]:
-        """The operators that work on activations and give a single tensor."""
+        """The operators that work on activations and give tensors."""
         return (
             node
             for node in self._graph.nodes
-            if node.op == "call_function" and node in self.activations and is_shape(self._shapes[node.name])
+            if node.op == "call_function" and node in self.activations and self._shapes[node.name] is not None
         )
 
-    def carried(self, name: str) -> Iterator[tuple[int, set[int]]]:
-        """The groups along each dimension of a node that gives a single tensor."""
-        for dim, label in enumerate(self._labels(name)):
-            if label is not None:
-                found = np.unique(self._group[self._labelling.expanded(label)])
-                if found[-1] >= 0:
-                    yield dim, set(found[found >= 0].tolist())
+    def carried(self, name: str) -> Iterator[tuple[int, int, set[int]]]:
+        """The groups along each dimension of each output of a node: (output, dimension, groups)."""
+        for output, labels in enumerate(self._labelling.labels.get(name, ())):
+            for dim, label in enumerate(labels):
+                if label is not None:
+                    found = np.unique(self._group[self._labelling.expanded(label)])
+                    if found[-1] >= 0:
+                        yield output, dim, set(found[found >= 0].tolist())
 
     def all_carried(self, name: str) -> set[int]:
         """The groups that any output of a node carries."""
-        labels = [label for each in self._labelling.labels.get(name, ()) for label in each if label is not None]
-        found = [np.unique(self._group[self._labelling.expanded(label)]) for label in labels]
-        return set(np.concatenate(found).tolist()) - {-1} if found else set()
+        return {g for _, _, groups in self.carried(name) for g in groups}
 
     def units(self, name: str, dim: int, g: int) -> NDArray[np.int64]:
-        """The unit of a group at each index of a dimension, -1 where there is none."""
-        label = self._labels(name)[dim]
+        """The unit of a group at each index of a dimension of a node's only output, -1 where there is none."""
+        label = self._labelling.labels[name][0][dim]
         assert label is not None
         ids = self._labelling.expanded(label)
         units: NDArray[np.int64] = np.where(self._group[ids] == g, self._unit[ids], -1).max(axis=1)
         return units
 
-    def _labels(self, name: str) -> Labels:
-        found: Mapping[str, tuple[Labels, ...]] = self._labelling.labels
-        return found[name][0] if len(found.get(name, ())) == 1 else ()
 
-
-def _activations(graph: fx.Graph) -> set[fx.Node]:
-    """The nodes that depend on an input of the model."""
+def _activations(graph: fx.Graph, shapes: Mapping[str, Shapes]) -> set[fx.Node]:
+    """The nodes whose values depend on values of an input; what only asks for its size does not."""
     found: set[fx.Node] = set()
     for node in graph.nodes:
-        if node.op == "placeholder" or any(source in found for source in node.all_input_nodes):
+        reads = node.op == "placeholder" or any(source in found for source in node.all_input_nodes)
+        if reads and shapes.get(node.name) is not None:
             found.add(node)
     return found

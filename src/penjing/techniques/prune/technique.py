@@ -13,7 +13,8 @@ from penjing.techniques.prune.attempt import Attempt, largest_proven
 from penjing.techniques.prune.budget import Pool, check_patterns, matches, pools_of
 from penjing.techniques.prune.calibration import affordable
 from penjing.techniques.prune.compensate import install, refit
-from penjing.techniques.prune.evidence import gather
+from penjing.techniques.prune.ends import ends_of
+from penjing.techniques.prune.evidence import Need, gather
 from penjing.techniques.prune.scores import find_score, score_groups
 from penjing.techniques.prune.select import Units, Widths, select
 from penjing.techniques.prune.widths import widths_of
@@ -106,6 +107,7 @@ def _choose(
         what = "no group of this model can be cut: " + _why_not(coupling, step)
         return _Choice(coupling, {}, (), state.log(step.key, what, fell_back=True).rows)
     state, groups, widths = _allowed(state, step, coupling, groups, context)
+    state, groups = _read(state, step, coupling, groups, context)
     pools = pools_of(coupling, groups, step, keep, context.target)
     scores = _scores(state, step, coupling, pools, context)
     removed: dict[str, Units] = {}
@@ -128,10 +130,28 @@ def _allowed(
     widths = widths_of(coupling, groups, Widths(multiple, step.min_width))
     stuck = [group.name for group in groups if 1 < widths[group.name].multiple >= group.size]
     if stuck:
-        named = ", ".join(stuck[:_NAMED]) + (f" and {len(stuck) - _NAMED} more" if len(stuck) > _NAMED else "")
-        what = f"left whole, no smaller width is a multiple of {multiple}: {named}"
+        what = f"left whole, no smaller width is a multiple of {multiple}: {_listed(stuck)}"
         state = state.log(step.key, what, fell_back=True)
     return state, tuple(group for group in groups if group.name not in stuck), widths
+
+
+def _read(
+    state: State, step: PruneChannels, coupling: Coupling, groups: tuple[Group, ...], context: Context
+) -> tuple[State, tuple[Group, ...]]:
+    """Leave out the groups of which a score that looks at what is read of them would see nothing."""
+    name = score_named(step, context)
+    if find_score(name, step.p).needs in (Need.WEIGHTS, Need.GRADIENTS):
+        return state, groups
+    seen = {end.group for end in ends_of(coupling, groups)}
+    unseen = [group.name for group in groups if group.name not in seen]
+    if unseen:
+        what = f"left whole, score={name!r} finds no operator that reads its units: {_listed(unseen)}"
+        state = state.log(step.key, what, fell_back=True)
+    return state, tuple(group for group in groups if group.name in seen)
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
 
 
 def _carry_out(
