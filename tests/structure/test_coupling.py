@@ -186,3 +186,18 @@ def test_surgeries_compose_over_new_dimensions() -> None:
         "w": {0: [0, 2], 1: [1]},
         "v": {0: [3]},
     }
+
+
+def test_a_head_that_only_training_uses_is_kept() -> None:
+    class Auxiliary(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.head, self.aux = nn.Linear(4, 8), nn.Linear(8, 2), nn.Linear(8, 5)
+
+        def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+            x = self.a(x).relu()
+            return (self.head(x), self.aux(x)) if self.training else self.head(x)
+
+    coupling = couple(Auxiliary(), torch.randn(2, 4))
+    assert [group.name for group in coupling.groups] == ["a"]
+    assert {row.reason for row in coupling.frozen if row.parameter == "aux.weight"} == {"nothing reads it in eval mode"}

@@ -90,8 +90,23 @@ def label_graph(captured: Captured, *, eager_safe: bool = False) -> Labelling:
             _freeze_inputs(
                 labelling, node, "it is an output of the model" if node.op == "output" else f"{node.op} is unknown"
             )
+    _freeze_unread(captured, labelling)
     labelling.parameters = _in_order_of_use(captured, labelling.parameters)
     return labelling
+
+
+def _freeze_unread(captured: Captured, labelling: Labelling) -> None:
+    """Keep what no operator reads, such as a head that only training uses: the graph cannot say what it goes with."""
+    tensors = captured.tensors
+    read = {id(tensors[str(node.target)]) for node in captured.module.graph.nodes if _is_read(node, tensors)}
+    for name, labels in labelling.parameters.items():
+        if id(tensors[name]) not in read:
+            for label in labels:
+                labelling.atoms.freeze(label, "nothing reads it in eval mode")
+
+
+def _is_read(node: fx.Node, tensors: Mapping[str, Tensor]) -> bool:
+    return node.op == "get_attr" and node.target in tensors and bool(node.users)
 
 
 def _in_order_of_use(captured: Captured, parameters: Mapping[str, Labels]) -> dict[str, Labels]:
