@@ -1,6 +1,7 @@
 """The class stays the user's where the proof allows, at no smaller cut; eager_safe keeps it at any."""
 
 import copy
+import dataclasses
 
 import numpy as np
 import pytest
@@ -108,6 +109,30 @@ def test_under_eager_safe_the_budget_is_met_by_what_can_go() -> None:
     assert type(outcome.model) is Model
     assert left <= 0.75 * whole
     assert outcome.model.attention[0].qkv.out_features == 48
+
+
+class Auxiliary(nn.Module):
+    """A second head that only training uses, as in GoogLeNet: no graph of the eval mode holds it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.head, self.aux = nn.Linear(4, 8), nn.Linear(8, 8), nn.Linear(8, 2), nn.Linear(8, 2)
+
+    def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        x = F.relu(self.a(x))
+        y = self.head(F.relu(self.b(x)))
+        return (y, self.aux(x)) if self.training else y
+
+
+def test_a_class_must_still_train() -> None:
+    step = pj.PruneChannels(0.5, scope="local", round_to=None, compensate=False)
+    outcome = pj.apply(Auxiliary().eval(), step, torch.randn(2, 4))
+    assert outcome.graph
+    assert any("does not run in training mode" in row.what for row in outcome.fallbacks)
+    outcome = pj.apply(Auxiliary().eval(), dataclasses.replace(step, eager_safe=True), torch.randn(2, 4))
+    assert type(outcome.model) is Auxiliary
+    assert (outcome.model.a.out_features, outcome.model.b.out_features) == (8, 4)
+    assert outcome.model.train()(torch.randn(3, 4))[1].shape == (3, 2)
 
 
 def test_a_model_cut_in_place_comes_back(tmp_path: object) -> None:

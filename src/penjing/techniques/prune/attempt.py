@@ -88,15 +88,17 @@ def largest_proven(
 
 def _in_place(state: State, coupling: Coupling, folds: Folds) -> Try:
     uses = _uses(state.model, coupling)
+    example = coupling.captured.example
+    modes = [training for training in (False, True) if not stumbles(state.model, example, training)]
 
     def attempt(removed: Mapping[str, Units]) -> Attempt:
         done = cut(coupling, removed)
         attributes = attributes_after(state.model, uses, coupling, removed)
         done = replace(done, surgery=replace(done.surgery, attributes=attributes))
         module = cut_in_place(share(state.model), done.surgery)
-        stumbles = _stumbles(module, coupling.captured.example)
-        if stumbles:
-            proof = Proof(math.inf, coupling.is_exact(removed), False, f"it does not run: {stumbles}")
+        problem = next(filter(None, (stumbles(module, example, training) for training in modes)), "")
+        if problem:
+            proof = Proof(math.inf, coupling.is_exact(removed), False, problem)
         else:
             proof = _proven(done, module, removed, folds)
         if not proof.passed:
@@ -106,14 +108,18 @@ def _in_place(state: State, coupling: Coupling, folds: Folds) -> Try:
     return attempt
 
 
-def _stumbles(module: nn.Module, example: ExampleInputs) -> str:
-    """Run a module once, for a fraction of what its proof costs; give what it raises, empty where it runs."""
+def stumbles(module: nn.Module, example: ExampleInputs, training: bool) -> str:
+    """Run a module once, for a fraction of what its proof costs; say what it raises, nothing where it runs.
+
+    Heads that only training uses are in no graph: a class that ran in training mode must do so after a cut.
+    """
     with preserved(module), preserved_buffers(module), torch.no_grad():
-        module.eval()
+        module.train(training)
         try:
             module(*example.args, **example.kwargs)
         except Exception as problem:  # the user's own forward may raise anything at its new widths
-            return (str(problem).strip().splitlines() or [type(problem).__name__])[0]
+            what = (str(problem).strip().splitlines() or [type(problem).__name__])[0]
+            return f"it does not run{' in training mode' if training else ''}: {what}"
     return ""
 
 
