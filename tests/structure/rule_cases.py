@@ -183,7 +183,6 @@ CASES: list[RuleCase] = [
     RuleCase(aten.reshape.default, lambda d: (d.tensor(3, 4, 2), [12, 2]), groups=3),
     RuleCase(aten._unsafe_view.default, lambda d: (d.tensor(3, 4), [12]), groups=2),
     RuleCase(aten.view_copy.default, lambda d: (d.tensor(3, 4), [12]), groups=2),
-    RuleCase(aten._reshape_alias.default, lambda d: (d.tensor(3, 4), [12], [1]), groups=2),
     RuleCase(aten.flatten.using_ints, lambda d: (d.tensor(2, 3, 4), 1), groups=3),
     RuleCase(aten.ravel.default, lambda d: (d.tensor(3, 4),), groups=2),
     RuleCase(aten.squeeze.dim, lambda d: (d.tensor(3, 1, 4), 1), groups=2),
@@ -319,8 +318,10 @@ CASES: list[RuleCase] = [
             ("_upsample_bicubic2d_aa", 2),
         )
     ),
-    RuleCase(aten.pad.default, lambda d: (d.tensor(2, 3, 4, 4), [1, 1, 0, 0]), groups=3),
-    RuleCase(aten.constant_pad_nd.default, lambda d: (d.tensor(2, 3, 4), [1, 1]), groups=2),
+    RuleCase(aten.pad.default, lambda d: (d.tensor(2, 3, 4, 4), [1, 1, 0, 2]), groups=4),
+    RuleCase(aten.pad.default, lambda d: (d.tensor(2, 3, 4), [1, 1], "reflect"), groups=2),
+    RuleCase(aten.pad.default, lambda d: (d.tensor(2, 3, 4), [-1, 0]), groups=2),
+    RuleCase(aten.constant_pad_nd.default, lambda d: (d.tensor(2, 3, 4), [1, 2], 0.5), groups=3),
     *(
         RuleCase(
             getattr(aten, f"{n}_pad{r}d").default, lambda d, r=r: (d.tensor(2, 3, *[3] * r), [1] * (2 * r)), groups=2

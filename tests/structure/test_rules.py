@@ -50,3 +50,11 @@ def test_operators_of_common_models_are_known() -> None:
     names = {name if "::" in name else f"aten::{name}" for name in seen}
     assert len(names) >= 150
     assert not {name for name in names if not find_rule(name) and not frozen_because(name)}
+
+
+def test_a_name_follows_the_rule_of_its_functional_form() -> None:
+    assert find_rule("aten::relu_") is RULES["aten::relu"]
+    assert find_rule("aten::squeeze_copy") is RULES["aten::squeeze"]
+    assert find_rule("aten::index_copy_") is RULES["aten::index_copy"]
+    assert find_rule("aten::squeeze_") is None  # it changes the shape of what others still read
+    assert frozen_because("aten::masked_scatter_") == frozen_because("aten::masked_scatter")

@@ -87,5 +87,8 @@ def flex_attention(site: Site) -> Ruling:
 
 def _reads(body: fx.Node, place: int) -> bool:
     """Whether a function of the model's code, a graph of its own, reads one of its arguments."""
-    graph = body.graph.owning_module.get_submodule(str(body.target)).graph
-    return bool([node for node in graph.nodes if node.op == "placeholder"][place].users)
+    root = body.graph.owning_module
+    assert root is not None
+    function = root.get_submodule(str(body.target))
+    assert isinstance(function, fx.GraphModule)
+    return bool([node for node in function.graph.nodes if node.op == "placeholder"][place].users)

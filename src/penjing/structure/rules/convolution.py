@@ -29,8 +29,10 @@ def _convolve(site: Site, outputs: Label, inputs: Label, *, transposed: bool) ->
     x, weight = site["input"], site["weight"]
     labels, shape = site.labels(x), site.shape(x)
     axis = len(shape) - len(site.shape(weight)) + 1  # 1, or 0 without a batch dimension
-    for label in (*site.labels(weight)[2:], *labels[axis + 1 :]):
+    for label in site.labels(weight)[2:]:
         site.hold(label)
+    for label in labels[axis + 1 :]:
+        site.freeze(label, "a convolution slides over it")
     groups = int(site["groups"])
     inexact: tuple[Inexact, ...] = ()
     if groups == 1:

@@ -1,8 +1,11 @@
 """Pooling, resizing and padding over positions: channels pass through."""
 
+from collections.abc import Sequence
+from typing import Any
+
 from penjing.structure.atoms import Label
 from penjing.structure.rules.registry import rule
-from penjing.structure.rules.site import Ruling, Site
+from penjing.structure.rules.site import Count, Ruling, Site
 
 _POOLS = ("max_pool", "avg_pool", "adaptive_max_pool", "adaptive_avg_pool")
 _RESIZES = (
@@ -24,7 +27,7 @@ def over_positions(site: Site) -> Ruling:
     labels = site.labels(x)
     positions = next(rank for rank in (1, 2, 3) if f"{rank}d" in site.operator)
     for label in labels[-positions:]:
-        site.hold(label)
+        site.freeze(label, "its neighbours are combined")
     return Ruling(((*labels[:-positions], *(None,) * positions),) * len(site.output_shapes))
 
 
@@ -40,12 +43,35 @@ def with_places(site: Site) -> Ruling:
     return Ruling(((*lead, *(None,) * positions),) * len(site.output_shapes))
 
 
+@rule("pad", "constant_pad_nd")
+def pad(site: Site) -> Ruling:
+    """Constants before and after each dimension, as many as stay of them; `pad` counts from the last dimension."""
+    amounts, labels, shape = list(site["pad"]), list(site.labels(site["self"])), site.shape(site["self"])
+    if site.eager_safe or site.arguments.get("mode", "constant") != "constant" or not _all_whole(amounts):
+        return pad_by_content(site)
+    written: list[Any] = amounts.copy()
+    for i in range(len(amounts) // 2):
+        before, after = amounts[2 * i : 2 * i + 2]
+        label, size = labels[-1 - i], shape[-1 - i]
+        if label is None or not (before or after):
+            labels[-1 - i] = None if before or after else label
+            continue
+        left, right = site.atoms.fresh(before), site.atoms.fresh(after)
+        written[2 * i : 2 * i + 2] = Count(left, before), Count(right, after)
+        labels[-1 - i] = site.atoms.concatenate([left, label, right], [before, size, after])
+    return Ruling((tuple(labels),), {"pad": written})
+
+
+def _all_whole(amounts: Sequence[Any]) -> bool:
+    return all(isinstance(amount, int) and amount >= 0 for amount in amounts)
+
+
 @rule(
-    *("pad", "constant_pad_nd", "_pad_circular", "_pad_enum"),
+    *("_pad_circular", "_pad_enum"),
     *(f"{mode}_pad{rank}d" for mode in ("reflection", "replication") for rank in (1, 2, 3)),
 )
-def pad(site: Site) -> Ruling:
-    """The padded dimensions are kept; `pad` counts from the last."""
+def pad_by_content(site: Site) -> Ruling:
+    """What is added depends on the neighbours: the padded dimensions are kept."""
     amounts = site.arguments.get("pad") or site.arguments["padding"]
     labels = list(site.labels(site["self"]))
     for i in range(len(amounts) // 2):

@@ -13,6 +13,8 @@ def recurrent(site: Site) -> Ruling:
 
     The layers share one initial state, so that their hidden units are coupled to each other.
     """
+    if "batch_sizes" in site.arguments:
+        return site.keep_whole("it is a packed sequence")
     parameters, biased = list(site["params"]), bool(site["has_biases"])
     layers, bidirectional = int(site["num_layers"]), bool(site["bidirectional"])
     gates = _GATES[site.operator]
@@ -20,7 +22,7 @@ def recurrent(site: Site) -> Ruling:
     states = site["hx"] if isinstance(site["hx"], (list, tuple)) else [site["hx"]]
     per_layer = len(parameters) // (layers * directions)
     if per_layer != (4 if biased else 2):
-        return _unknown(site)
+        return site.keep_whole("projections of recurrent layers are kept")
     x: Labels = site.labels(site["input"])
     inputs: Label = x[-1]
     hidden: Label = site.labels(states[0])[-1]
@@ -66,11 +68,3 @@ def cell(site: Site) -> Ruling:
         [(site.labels(node)[:-1], site.shape(node)[:-1]) for node in (site["input"], *states)]
     )
     return Ruling(((*batch, hidden),) * len(site.output_shapes))
-
-
-def _unknown(site: Site) -> Ruling:
-    """Projections and packed sequences: kept whole."""
-    for node in site.tensors:
-        for label in site.labels(node):
-            site.freeze(label, "projections of recurrent layers are kept")
-    return Ruling(site.fixed())

@@ -24,9 +24,10 @@ def find_rule(operator: str) -> Rule | None:
 
     `aten::relu_` and `aten::squeeze_copy` follow `aten::relu` and `aten::squeeze`, unless they are known to be frozen.
     """
-    if operator in RULES:
-        return RULES[operator]
-    return None if operator in FROZEN else RULES.get(operator.removesuffix("_").removesuffix("_copy"))
+    for name in (operator, operator.removesuffix("_"), operator.removesuffix("_copy")):
+        if name in RULES or name in FROZEN:
+            return RULES.get(name)
+    return None
 
 
 def register_rule(operator: str, function: Rule) -> None:

@@ -47,7 +47,7 @@ def reshaped(site: Site) -> list[Label]:
     return labels
 
 
-@rule("view", "reshape", "_unsafe_view", "_reshape_alias")
+@rule("view", "reshape", "_unsafe_view")
 def view(site: Site) -> Ruling:
     """Row-major reinterpretation of the sizes."""
     if "dtype" in site.arguments:
