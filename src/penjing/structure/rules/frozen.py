@@ -12,9 +12,9 @@ _BECAUSE = {
         histc histogram histogramdd quantile nanquantile corrcoef cov equal allclose segment_reduce
     """,
     "reads or writes single elements at places in memory that the shape of the tensor does not tell": """
-        _reshape_alias as_strided as_strided_copy as_strided_scatter take put set resize resize_as
-        resize_as_sparse empty_strided new_empty_strided empty_permuted _index_put_impl _unsafe_masked_index _unsafe_masked_index_put_accumulate
-        _reshape_from_tensor to_padded_tensor
+        _reshape_alias as_strided as_strided_copy as_strided_scatter take put set resize resize_as resize_as_sparse
+        empty_strided new_empty_strided empty_permuted _index_put_impl _unsafe_masked_index
+        _unsafe_masked_index_put_accumulate _reshape_from_tensor to_padded_tensor
     """,
     "factorises or inverts a matrix, so that every entry of the result depends on all of them": """
         cholesky cholesky_inverse cholesky_solve det inverse pinverse logdet slogdet svd qr orgqr ormqr geqrf lu_solve
