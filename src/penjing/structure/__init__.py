@@ -8,6 +8,7 @@ from penjing.structure.coupling import Coupling, Frozen, Group, Member, couple
 from penjing.structure.folding import Folding, fold
 from penjing.structure.graph_model import GraphModel
 from penjing.structure.in_place import attributes_after, cut_in_place, share, torn_by
+from penjing.structure.parts import Part, capture_parts
 from penjing.structure.proof import Proof, prove
 from penjing.structure.remap import remap_optimizer
 from penjing.structure.restore import restore, restore_graph, save_graph
@@ -24,12 +25,14 @@ __all__ = [
     "GraphModel",
     "Group",
     "Member",
+    "Part",
     "Proof",
     "Surgery",
     "Use",
     "attribute_uses",
     "attributes_after",
     "capture",
+    "capture_parts",
     "couple",
     "cut",
     "cut_in_place",

@@ -71,6 +71,18 @@ class Surgery:
             {path: items for path, items in bypassed.items() if stays(path)},
         )
 
+    def below(self, path: str) -> "Surgery":
+        """The same surgery of a module that is a submodule of another, at a path.
+
+        >>> Surgery({"w": {0: np.array([1])}}).below("backbone").kept
+        {'backbone.w': {0: array([1])}}
+        """
+        kept, attributes, bypassed = (
+            {f"{path}.{name}": value for name, value in part.items()}
+            for part in (self.kept, self.attributes, self.bypassed)
+        )
+        return Surgery(kept, attributes, bypassed)  # type: ignore[arg-type]
+
     def to_json(self) -> str:
         """The surgery as text: {"schema": 1, "parameters": {name: {"0": [...]}}}, with what else there is."""
         parameters = {

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from penjing.errors import CaptureError
 from penjing.recipe import PruneChannels
 from penjing.structure import Coupling, Group, capture, couple
 from penjing.techniques.prune.attempt import Attempt, largest_proven
@@ -15,6 +16,7 @@ from penjing.techniques.prune.calibration import affordable
 from penjing.techniques.prune.compensate import install, refit
 from penjing.techniques.prune.ends import ends_of
 from penjing.techniques.prune.evidence import Need, gather
+from penjing.techniques.prune.parts import run_in_parts
 from penjing.techniques.prune.scores import find_score, score_groups
 from penjing.techniques.prune.select import Units, Widths, select
 from penjing.techniques.prune.widths import widths_of
@@ -30,9 +32,13 @@ def run(state: State, step: PruneChannels, context: Context) -> State:
     """Apply the step; with iterations=n the cut is made in n equal shares, scored anew before each."""
     if not any(ratio for _, ratio in step.ratios):
         return state.log(step.key, "nothing asked for: ratio is 0")
+    try:
+        captured = capture(state.model, state.example)
+    except CaptureError as problem:
+        return run_in_parts(state, step, context, run, problem)
     remaining = {pattern: 1.0 for pattern, _ in step.ratios}
     for i in range(step.iterations):
-        coupling = couple(capture(state.model, state.example), eager_safe=step.eager_safe)
+        coupling = couple(captured if i == 0 else capture(state.model, state.example), eager_safe=step.eager_safe)
         if i == 0:
             check_patterns(step, coupling)
         keep = {
