@@ -312,6 +312,23 @@ def test_a_parametrisation_stays(what: Callable[[nn.Module], nn.Module]) -> None
     assert done.head.weight.shape == (2, 5)
 
 
+@pytest.mark.filterwarnings("ignore:.*deprecated")
+@pytest.mark.parametrize("groups", [1, 8])
+@pytest.mark.parametrize("what", [nn.utils.weight_norm, nn.utils.spectral_norm])
+def test_a_weight_that_a_hook_computes_stays_computed(what: Callable[[nn.Module], nn.Module], groups: int) -> None:
+    layer = what(nn.Conv1d(8, 8, 3, padding=1, groups=groups))
+    model = nn.Sequential(nn.Conv1d(4, 8, 1), nn.ReLU(), layer, nn.ReLU(), nn.Conv1d(8, 3, 1)).eval()
+    coupling = couple(model, torch.randn(2, 4, 6))
+    removed = {group.name: [1, 4] for group in coupling.groups if group.prunable}
+    assert removed
+    done, _ = smaller(model, coupling, removed)
+    proof = prove(coupling, done, removed)
+    assert proof.passed, proof.what
+    inner = done[2]
+    assert inner.weight.shape == (inner.out_channels, inner.in_channels // inner.groups, 3)
+    assert len(inner._forward_pre_hooks) == 1
+
+
 def test_a_mask_of_torch_stays() -> None:
     _, done, _ = cut_net(lambda net: prune.l1_unstructured(net.b, "weight", 0.5))
     assert prune.is_pruned(done.b)

@@ -5,10 +5,14 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
+from torch.nn.utils.prune import BasePruningMethod
+from torch.nn.utils.spectral_norm import SpectralNorm
+from torch.nn.utils.weight_norm import WeightNorm
 
 Kept = Mapping[str, Mapping[int, NDArray[np.int64]]]
 
@@ -63,6 +67,7 @@ def _prelu(module: Any, kept: Kept) -> None:
     module.num_parameters = len(module.weight)
 
 
+_COMPUTES = (BasePruningMethod, WeightNorm, SpectralNorm)
 _SETTERS: dict[type[nn.Module], Callable[[Any, Kept], None]] = {
     _ConvTransposeNd: _transposed,
     _ConvNd: _convolution,
@@ -82,24 +87,25 @@ def set_attributes(module: nn.Module, kept: Kept) -> None:
     """Make a module's attributes agree with its parameters; `kept` holds the kept indices of its own tensors."""
     for kind, setter in _SETTERS.items():
         if isinstance(module, kind):
-            _refresh_masked(module)
+            _recompute(module)
             setter(module, kept)
             return
 
 
 def owner_of(name: str) -> tuple[str, str]:
-    """The module that a tensor belongs to, and what it is there, parametrised and masked weights included.
+    """The module that a tensor belongs to, and what it is there: parts of a computed weight count as the weight.
 
     >>> owner_of("conv.parametrizations.weight.original0"), owner_of("conv.weight_orig"), owner_of("scale")
     (('conv', 'weight'), ('conv', 'weight'), ('', 'scale'))
     """
-    name = re.sub(r"(^|\.)parametrizations\.(\w+)\.original[01]?$", r"\1\2", name).removesuffix("_orig")
+    name = re.sub(r"(^|\.)parametrizations\.(\w+)\.original[01]?$", r"\1\2", name)
     path, _, key = name.rpartition(".")
-    return path, key
+    return path, re.sub(r"^(weight|bias)(_orig|_g)$", r"\1", key)
 
 
-def _refresh_masked(module: nn.Module) -> None:
-    """torch.nn.utils.prune keeps the product of weight and mask as an attribute, made anew before each forward."""
-    for name in [key.removesuffix("_orig") for key in module._parameters if key.endswith("_orig")]:
-        masked = getattr(module, f"{name}_orig") * getattr(module, f"{name}_mask")
-        setattr(module, name, masked.detach())
+def _recompute(module: nn.Module) -> None:
+    """Weights that torch computes before each forward are plain attributes: they are made anew at their new size."""
+    for hook in module._forward_pre_hooks.values():
+        if isinstance(hook, _COMPUTES):
+            with torch.no_grad():
+                hook(module, ())

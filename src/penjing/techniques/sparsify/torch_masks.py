@@ -2,7 +2,6 @@
 
 import copy
 from collections.abc import Iterator
-from typing import Any
 
 from torch import Tensor, nn
 from torch.nn.utils import prune
@@ -43,13 +42,10 @@ def take_torch_masks(model: nn.Module) -> dict[str, Tensor]:
 
 
 def copy_pruned(model: nn.Module) -> nn.Module:
-    """Copy a model deeply even where torch.nn.utils.prune has pruned it.
+    """Copy a model deeply even where a tensor has a gradient history, which copy.deepcopy refuses.
 
-    There `weight` is a computed tensor with a gradient history, which copy.deepcopy refuses; the copy gets its value
-    alone, and the hook recomputes it before the next forward.
+    Such is the `weight` that torch.nn.utils.prune, weight_norm and spectral_norm compute before each forward; the copy
+    gets its value alone.
     """
-    memo: dict[int, Any] = {}
-    for _, module, name in _pruned(model):
-        weight = getattr(module, name)
-        memo[id(weight)] = weight.detach().clone()
-    return copy.deepcopy(model, memo)
+    computed = (value for part in model.modules() for value in vars(part).values() if isinstance(value, Tensor))
+    return copy.deepcopy(model, {id(tensor): tensor.detach().clone() for tensor in computed})
