@@ -94,15 +94,16 @@ def test_the_graph_without_blocks_is_proven(
     assert proof.passed, proof.describe()
     gone = {name for block in chosen for name in block.parameters}
     left = dict(done.module.named_parameters())
-    assert left.keys() == {name for name, _ in model.named_parameters()} - gone
+    assert not gone & left.keys()
     assert all(left[name] is parameter for name, parameter in model.named_parameters() if name in left)
     assert set(done.captured.shapes) == {node.name for node in done.captured.module.graph.nodes}
 
 
 def test_batch_counters_go_with_their_norms() -> None:
-    _, captured = build("resnet-18")
+    model, captured = build("resnet-18")
     (block,) = (block for block in find_blocks(captured) if block.name == "blocks.1")
-    assert not any(name.startswith("blocks.1.") for name in bypass(captured, [block]).module.state_dict())
+    left = bypass(captured, [block]).module.state_dict().keys()
+    assert left == {name for name in model.state_dict() if not name.startswith("blocks.1.")}
 
 
 def test_the_smaller_graph_trains_at_any_batch_and_is_saved(tmp_path: Path) -> None:
