@@ -34,7 +34,8 @@ format: $(READY)
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet -c constraints.txt torch
-	$(BIN)/pip install --quiet -c constraints.txt -e '.[dev]'
+	$(BIN)/pip install --quiet -c constraints.txt --no-deps torchvision timm  # models to test with, beside any build of torch
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[dev,hf,vision]'
 	touch $(READY)
 
 clean:
