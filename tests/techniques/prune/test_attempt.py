@@ -11,7 +11,8 @@ from torch.nn import functional as F  # noqa: N812
 
 import penjing as pj
 from penjing.structure import Coupling, couple, prove
-from penjing.techniques.prune.attempt import Attempt, bisect, largest_proven
+from penjing.techniques.prune.attempt import largest_proven
+from penjing.techniques.prune.bisect import Attempt, bisect
 from penjing.techniques.prune.select import Units
 from penjing.techniques.state import State
 
@@ -150,6 +151,19 @@ def test_two_cuts_in_a_row_stay_in_place() -> None:
     assert type(outcome.model) is Model
     again = pj.apply(outcome.model, pj.PruneChannels(0.2, round_to=None, compensate=False), EXAMPLE)
     assert type(again.model) is Model
+
+
+def test_a_class_that_cannot_be_set_becomes_a_graph() -> None:
+    class Sealed(nn.Linear):
+        def __setattr__(self, name: str, value: object) -> None:
+            if name == "out_features" and "out_features" in vars(self):
+                raise TypeError("sealed")
+            super().__setattr__(name, value)
+
+    model = nn.Sequential(Sealed(4, 16), nn.ReLU(), nn.Linear(16, 2))
+    outcome = pj.apply(model, HALF, torch.randn(2, 4))
+    assert outcome.graph
+    assert any("it cannot be cut: sealed" in row.what for row in outcome.fallbacks)
 
 
 class _Fate:

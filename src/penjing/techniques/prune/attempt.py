@@ -1,9 +1,8 @@
 """Make a cut and prove it: in the user's own class where it can be, else as a rewritten graph, else not at all."""
 
 import math
-import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import torch
 from torch import nn
@@ -23,32 +22,12 @@ from penjing.structure import (
     share,
     torn_by,
 )
+from penjing.techniques.prune.bisect import Attempt, Try, bisect
 from penjing.techniques.prune.select import Units
 from penjing.techniques.state import State
 from penjing.workload import ExampleInputs, preserved
 from penjing.workload.modes import preserved_buffers
 
-PROOFS = 24  # spent, at most, on finding what the user's own class lets go
-
-
-@dataclass(frozen=True)
-class Attempt:
-    """A cut and what its proof said.
-
-    removed: the units that went. module: the smaller model, a rewritten graph where `graph` says so; the constants that
-    removed channels leave are in the layers behind them. refused: why the user's own class, cut in place, did not pass;
-    empty where it did or was not tried.
-    """
-
-    removed: Mapping[str, Units]
-    cut: Cut
-    module: nn.Module
-    proof: Proof
-    graph: bool
-    refused: str = ""
-
-
-Try = Callable[[Mapping[str, Units]], Attempt]
 Choice = tuple[Coupling, Mapping[str, Units]]
 Folds = Callable[[Coupling, Mapping[str, Units]], Folding]
 
@@ -82,21 +61,27 @@ def largest_proven(
         other = gentler()
         if other is not None and (second := _in_place(state, other[0], folds)(other[1])).proof.passed:
             return second, {}
-    done, failed = _as_graph(coupling, removed, folds)
+    as_graph = _as_graph(coupling, folds)
+    whole = as_graph(removed)
+    done, failed = (whole, {}) if whole.proof.passed else bisect(as_graph, removed)
     return (None if done is None else replace(done, refused=refused)), failed
 
 
 def _in_place(state: State, coupling: Coupling, folds: Folds) -> Try:
     uses = _uses(state.model, coupling)
     example = coupling.captured.example
-    modes = [training for training in (False, True) if not stumbles(state.model, example, training)]
+    modes = (False,) if stumbles(state.model, example, training=True) else (False, True)
 
     def attempt(removed: Mapping[str, Units]) -> Attempt:
         done = cut(coupling, removed)
         attributes = attributes_after(state.model, uses, coupling, removed)
         done = replace(done, surgery=replace(done.surgery, attributes=attributes))
-        module = cut_in_place(share(state.model), done.surgery)
-        problem = next(filter(None, (stumbles(module, example, training) for training in modes)), "")
+        try:
+            module = cut_in_place(share(state.model), done.surgery)
+        except Exception as error:  # a class may refuse to be copied, or to have its tensors and numbers set
+            module, problem = done.module, f"it cannot be cut: {_one_line(error)}"
+        else:
+            problem = next(filter(None, (stumbles(module, example, training) for training in modes)), "")
         if problem:
             proof = Proof(math.inf, coupling.is_exact(removed), False, problem)
         else:
@@ -118,9 +103,12 @@ def stumbles(module: nn.Module, example: ExampleInputs, training: bool) -> str:
         try:
             module(*example.args, **example.kwargs)
         except Exception as problem:  # the user's own forward may raise anything at its new widths
-            what = (str(problem).strip().splitlines() or [type(problem).__name__])[0]
-            return f"it does not run{' in training mode' if training else ''}: {what}"
+            return f"it does not run{' in training mode' if training else ''}: {_one_line(problem)}"
     return ""
+
+
+def _one_line(problem: Exception) -> str:
+    return (str(problem).strip().splitlines() or [type(problem).__name__])[0]
 
 
 def _proven(done: Cut, module: nn.Module, removed: Mapping[str, Units], folds: Folds) -> Proof:
@@ -155,72 +143,9 @@ def _uses(model: nn.Module, coupling: Coupling) -> tuple[Use, ...]:
         return ()
 
 
-def _as_graph(coupling: Coupling, removed: Mapping[str, Units], folds: Folds) -> tuple[Attempt | None, dict[str, str]]:
-    """Cut the graph; where the whole cut fails, keep the groups whose cuts pass one by one."""
-
+def _as_graph(coupling: Coupling, folds: Folds) -> Try:
     def attempt(removed: Mapping[str, Units]) -> Attempt:
         done = cut(coupling, removed)
         return Attempt(removed, done, done.module, _proven(done, done.module, removed, folds), graph=True)
 
-    whole = attempt(removed)
-    if whole.proof.passed:
-        return whole, {}
-    alone = {name: attempt({name: units}).proof for name, units in removed.items()}
-    failed = {name: proof.what for name, proof in alone.items() if not proof.passed}
-    passed = {name: units for name, units in removed.items() if name not in failed}
-    if not passed:
-        return None, failed
-    together = attempt(passed)
-    return (together, failed) if together.proof.passed else (None, failed | dict.fromkeys(passed, together.proof.what))
-
-
-def bisect(attempt: Try, removed: Mapping[str, Units], proofs: int = PROOFS) -> tuple[Attempt | None, dict[str, str]]:
-    """Find a large part of a cut that passes where the whole does not, by halves, in a bounded number of proofs.
-
-    Groups at the same place of repeated layers (`layers.0.mlp`, `layers.1.mlp`) nearly always share their fate: they
-    are tried together, and one by one only where the first of them passes alone. What was not tried when the proofs are
-    spent is left whole. Give the largest part that passed, and why each of the other groups did not.
-    """
-    best: Attempt | None = None
-    refused: dict[str, str] = {}
-    left, why = proofs, ""
-
-    def passes(names: Sequence[str]) -> bool:
-        nonlocal best, left, why
-        if not left:
-            why = f"not tried: {proofs} proofs were spent on other groups"
-            return False
-        left -= 1
-        kept = best.removed if best is not None else {}
-        tried = attempt({name: units for name, units in removed.items() if name in kept or name in names})
-        best, why = (tried, why) if tried.proof.passed else (best, tried.proof.what)
-        return tried.proof.passed
-
-    def search(kinds: Sequence[Sequence[str]], failed: bool) -> bool:
-        """Add what passes of some kinds, all of which are known to fail together where `failed`."""
-        names = [name for kind in kinds for name in kind]
-        if not failed and passes(names):
-            return True
-        if len(kinds) > 1:
-            half = len(kinds) // 2
-            search(kinds[half:], failed=search(kinds[:half], failed=False))
-        elif len(names) > 1 and passes(names[:1]):
-            search([[name] for name in names[1:]], failed=True)
-        else:
-            refused.update(dict.fromkeys(names, why))
-        return False
-
-    search(_alike(removed), failed=True)
-    return best, refused
-
-
-def _alike(names: Mapping[str, Units]) -> list[list[str]]:
-    """Group names that differ in numbers only, as the same places in repeated layers do.
-
-    >>> _alike({"layers.0.mlp": None, "head": None, "layers.1.mlp": None})
-    [['layers.0.mlp', 'layers.1.mlp'], ['head']]
-    """
-    kinds: dict[str, list[str]] = {}
-    for name in names:
-        kinds.setdefault(re.sub(r"\d+", "*", name), []).append(name)
-    return list(kinds.values())
+    return attempt

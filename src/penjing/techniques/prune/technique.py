@@ -10,7 +10,8 @@ from torch import Tensor
 from penjing.errors import CaptureError
 from penjing.recipe import PruneChannels
 from penjing.structure import Coupling, Group, capture, couple
-from penjing.techniques.prune.attempt import Attempt, largest_proven
+from penjing.techniques.prune.attempt import largest_proven
+from penjing.techniques.prune.bisect import Attempt
 from penjing.techniques.prune.budget import Pool, check_patterns, matches, pools_of
 from penjing.techniques.prune.calibration import affordable
 from penjing.techniques.prune.compensate import install, refit
