@@ -7,19 +7,19 @@ from penjing.testing.rules import Draw, RuleCase, Whole
 aten = torch.ops.aten
 
 
-def unary(name: str, positive: bool = False) -> RuleCase:
+def unary(name: str, positive: bool = False, exact: bool = True) -> RuleCase:
     def arguments(draw: Draw) -> tuple[object, ...]:
         return ((draw.positive if positive else draw.tensor)(draw.size(), draw.size()),)
 
-    return RuleCase(getattr(aten, name).default, arguments, groups=2)
+    return RuleCase(getattr(aten, name).default, arguments, groups=2, exact=exact)
 
 
-def binary(operator: object, *extra: object, **keywords: object) -> RuleCase:
+def binary(operator: object, *extra: object, exact: bool = True, **keywords: object) -> RuleCase:
     def arguments(draw: Draw) -> tuple[object, ...]:
         a, b = draw.size(), draw.size()
         return (draw.positive(3, a, b), draw.positive(a, 1), *extra, dict(keywords))
 
-    return RuleCase(operator, arguments, groups=3)
+    return RuleCase(operator, arguments, groups=3, exact=exact)
 
 
 UNARY = """
@@ -35,19 +35,24 @@ UNARY = """
     special_bessel_j1 special_modified_bessel_i0 special_modified_bessel_i1 alias_copy
 """
 POSITIVE = """
-    logit acosh log log2 log10 log1p rsqrt reciprocal lgamma digamma arccos arccosh special_entr special_ndtri
-    special_digamma special_psi special_gammaln special_log1p special_logit special_bessel_y0 special_bessel_y1
+    acosh log1p arccos arccosh special_entr special_log1p special_bessel_y0 special_bessel_y1
     special_modified_bessel_k0 special_modified_bessel_k1
 """
-BINARY = """add.Tensor sub.Tensor mul.Tensor div.Tensor rsub.Tensor true_divide.Tensor divide.Tensor multiply.Tensor
-    subtract.Tensor floor_divide.default remainder.Tensor fmod.Tensor pow.Tensor_Tensor float_power.Tensor_Tensor
-    maximum.default minimum.default fmax.default fmin.default atan2.default hypot.default copysign.Tensor
-    heaviside.default eq.Tensor ne.Tensor lt.Tensor le.Tensor gt.Tensor ge.Tensor logical_and.default
-    logical_or.default logical_xor.default xlogy.Tensor logaddexp.default logaddexp2.default ldexp.Tensor
-    nextafter.default arctan2.default igamma.default igammac.default polar.default complex.default
-    not_equal.Tensor less.Tensor less_equal.Tensor greater.Tensor greater_equal.Tensor isclose.default
-    _prelu_kernel.default special_xlogy.default special_xlog1py.default special_zeta.default
-    special_gammainc.default special_gammaincc.default _add_relu.Tensor"""
+INFINITE = """
+    logit log log2 log10 rsqrt reciprocal lgamma digamma special_ndtri special_digamma special_psi special_gammaln
+    special_logit
+"""
+DIVISIONS = "div.Tensor true_divide.Tensor divide.Tensor floor_divide.default"
+BINARY = """
+    add.Tensor sub.Tensor mul.Tensor rsub.Tensor multiply.Tensor subtract.Tensor remainder.Tensor fmod.Tensor
+    pow.Tensor_Tensor float_power.Tensor_Tensor maximum.default minimum.default fmax.default fmin.default
+    atan2.default hypot.default copysign.Tensor heaviside.default eq.Tensor ne.Tensor lt.Tensor le.Tensor
+    gt.Tensor ge.Tensor logical_and.default logical_or.default logical_xor.default xlogy.Tensor logaddexp.default
+    logaddexp2.default ldexp.Tensor nextafter.default arctan2.default igamma.default igammac.default
+    polar.default complex.default not_equal.Tensor less.Tensor less_equal.Tensor greater.Tensor
+    greater_equal.Tensor isclose.default _prelu_kernel.default special_xlogy.default special_xlog1py.default
+    special_zeta.default special_gammainc.default special_gammaincc.default _add_relu.Tensor
+"""
 
 
 def overload(name: str) -> object:
@@ -68,7 +73,13 @@ def places(draw: Draw, positions: int) -> torch.Tensor:
 CASES: list[RuleCase] = [
     *(unary(name) for name in UNARY.split()),
     *(unary(name, positive=True) for name in POSITIVE.split()),
+    *(unary(name, positive=True, exact=False) for name in INFINITE.split()),
     *(binary(overload(name)) for name in BINARY.split()),
+    *(binary(overload(name), exact=False) for name in DIVISIONS.split()),
+    RuleCase(aten.div.Scalar, lambda d: (d.tensor(3, 4), 2.0), groups=2),
+    RuleCase(aten.div.Tensor, lambda d: (d.tensor(3, 4), Whole(d.positive(3, 1))), groups=1),
+    RuleCase(aten.pow.Tensor_Scalar, lambda d: (d.tensor(3, 4), 2), groups=2),
+    RuleCase(aten.pow.Tensor_Scalar, lambda d: (d.tensor(3, 4), -2), groups=2, exact=False),
     RuleCase(aten.clamp.default, lambda d: (d.tensor(3, d.size()), -0.5, 0.5), groups=2),
     RuleCase(aten.clamp_min.default, lambda d: (d.tensor(3, d.size()), 0.1), groups=2),
     RuleCase(aten.clamp_max.default, lambda d: (d.tensor(3, d.size()), 0.1), groups=2),

@@ -36,8 +36,9 @@ def test_rule_agrees_with_brute_force(case: RuleCase) -> None:
 def test_every_rule_has_a_case() -> None:
     covered = {case.operator._schema.name for case in CASES}
     skipped = {f"aten::{name}" for name in _RANDOM | _ELSEWHERE | {*SILENT.split()}}
-    missing = {name for name in RULES if name.startswith("aten::")} - covered - skipped
-    assert not missing
+    in_models = {"_operator.getitem", "transformers::grouped_mm_fallback", "higher_order::flex_attention"}
+    of_others = {name for name in RULES if name.startswith(("penjing_test::", "docs::"))}
+    assert not set(RULES) - covered - skipped - in_models - of_others
 
 
 def test_no_operator_is_both_ruled_and_frozen() -> None:

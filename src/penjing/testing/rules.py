@@ -4,7 +4,8 @@ The operator is called on random tensors. Random indices are removed along every
 
     rewritten operator on gathered tensors  ==  gathered outputs of the operator on zero-masked tensors
 
-must hold in float64, shapes included. A rule that freezes too much fails too: it must leave `groups` groups free.
+must hold in float64, shapes included. Where the outputs are said to vanish, what was removed of them must be zero. A
+rule that freezes too much fails too: it must leave `groups` groups free.
 """
 
 import random
@@ -18,8 +19,9 @@ from torch import Tensor, fx
 from torch.utils import _pytree as pytree
 
 from penjing.structure import Captured, Coupling, couple, cut
-from penjing.structure.capture import Signature, shapes_of
-from penjing.structure.proof import mask
+from penjing.structure.capture import shapes_of
+from penjing.structure.reference import mask
+from penjing.structure.signature import Signature
 from penjing.workload.inputs import ExampleInputs
 
 
@@ -97,12 +99,17 @@ class RuleCase:
         inputs = captured.example.tensors
         whole = _call(fx.GraphModule(masked, captured.module.graph), inputs)
         found = _call(done.captured.module, inputs)
+        vanishes = self.exact and "call" in coupling.labelling.vanishing
         for i, (a, b) in enumerate(zip(whole, found, strict=True)):
             if not isinstance(a, Tensor):
                 continue
             for dim, label in enumerate(coupling.labelling.labels["call"][i]):
                 kept = removal.kept(label)
                 if kept is not None:
+                    gone = a.index_select(dim, torch.from_numpy((~kept).nonzero()[0]))
+                    assert not (vanishes and gone.is_floating_point() and gone.count_nonzero()), (
+                        f"{self.operator}: what was removed is not zero"
+                    )
                     a = a.index_select(dim, torch.from_numpy(kept.nonzero()[0]))
             assert a.shape == b.shape, (
                 f"{self.operator}: shape {tuple(b.shape)} after the cut, {tuple(a.shape)} expected"

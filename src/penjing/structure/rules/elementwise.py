@@ -1,13 +1,15 @@
 """Operators that treat every element alike: what meets by broadcasting is the same dimension."""
 
+from torch import fx
+
 from penjing.structure.rules.registry import rule
 from penjing.structure.rules.site import Inexact, Ruling, Site
 
 UNARY = """
     relu relu6 gelu silu mish elu celu selu leaky_relu hardtanh hardswish hardsigmoid hardshrink softshrink softplus
-    threshold log_sigmoid sigmoid logit tanh sinh cosh asinh acosh atanh sin cos tan asin acos atan exp exp2 expm1 log
-    log2 log10 log1p sqrt rsqrt square reciprocal neg abs sign sgn floor ceil round trunc frac erf erfc erfinv lgamma
-    digamma polygamma mvlgamma i0 sinc deg2rad rad2deg signbit isnan isinf isfinite isneginf isposinf isreal logical_not
+    threshold log_sigmoid sigmoid tanh sinh cosh asinh acosh atanh sin cos tan asin acos atan exp exp2 expm1
+    log1p sqrt square neg abs sign sgn floor ceil round trunc frac erf erfc erfinv
+    polygamma mvlgamma i0 sinc deg2rad rad2deg signbit isnan isinf isfinite isneginf isposinf isreal logical_not
     bitwise_not nan_to_num clamp_min clamp_max frexp angle real imag conj conj_physical _conj _conj_physical _neg_view
     absolute negative fix arccos arccosh arcsin arcsinh arctan arctanh chalf
     dropout feature_dropout alpha_dropout feature_alpha_dropout native_dropout rrelu
@@ -17,14 +19,14 @@ UNARY = """
     zeros_like ones_like full_like empty_like rand_like randn_like randint_like bernoulli fill zero poisson
     uniform normal_ log_normal cauchy exponential geometric random
     special_entr special_erfcx special_erf special_erfc special_erfinv special_i0 special_i0e special_i1 special_i1e
-    special_ndtr special_ndtri special_log_ndtr special_digamma special_psi special_gammaln special_exp2 special_expm1
-    special_expit special_log1p special_logit special_round special_sinc special_polygamma special_multigammaln
+    special_ndtr special_log_ndtr special_exp2 special_expm1
+    special_expit special_log1p special_round special_sinc special_polygamma special_multigammaln
     special_bessel_j0 special_bessel_j1 special_bessel_y0 special_bessel_y1
     special_modified_bessel_i0 special_modified_bessel_i1 special_modified_bessel_k0 special_modified_bessel_k1
 """
 
 BINARY = """
-    add sub mul div rsub true_divide divide multiply subtract floor_divide remainder fmod pow float_power maximum
+    add sub mul rsub multiply subtract remainder fmod float_power maximum
     minimum fmax fmin atan2 arctan2 hypot copysign heaviside lerp addcmul addcdiv masked_fill clamp clip copy
     eq ne lt le gt ge not_equal less less_equal greater greater_equal isclose
     logical_and logical_or logical_xor bitwise_and bitwise_or bitwise_xor __and__ __or__ __xor__
@@ -32,6 +34,11 @@ BINARY = """
     xlogy logaddexp logaddexp2 ldexp nextafter igamma igammac polar complex expand_as broadcast_tensors
     _add_relu _prelu_kernel rrelu_with_noise
     special_xlogy special_xlog1py special_zeta special_gammainc special_gammaincc
+"""
+
+POLES = """
+    div true_divide divide floor_divide rsqrt reciprocal log log2 log10 logit digamma special_digamma special_psi
+    special_logit lgamma special_gammaln special_ndtri pow
 """
 
 LOSSES = """
@@ -52,6 +59,20 @@ def elementwise(site: Site) -> Ruling:
     """y[i] = f(a[i], b[i], ...) with broadcasting."""
     labels = site.broadcast(site.tensors)
     return Ruling((labels,) * len(site.output_shapes))
+
+
+@rule(*POLES.split())
+def infinite_at_zero(site: Site) -> Ruling:
+    """Elementwise, but infinite or undefined where one argument is zero: no zero may stand for what is removed."""
+    labels = site.broadcast(site.tensors)
+    name = site.operator.removeprefix("aten::")
+    at_zero = site.node.args[1 if "div" in name else 0]
+    exponent = site.arguments.get("exponent")
+    finite = name.startswith("pow") and not (isinstance(exponent, int | float) and exponent < 0)
+    zero = isinstance(at_zero, fx.Node) and site.vanishes(at_zero) and not finite
+    removed = site.labels(at_zero) if zero else ()
+    inexact = tuple(Inexact(label, f"{name} of zero") for label in removed if site.atoms.has_free(label))
+    return Ruling((labels,) * len(site.output_shapes), inexact=inexact)
 
 
 @rule("where")

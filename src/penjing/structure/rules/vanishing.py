@@ -5,7 +5,7 @@ A contraction with a parameter is always exact, for the parameter's slice is zer
 Operators that are not listed are taken not to vanish, so that a cut is called inexact rather than exact by mistake.
 """
 
-from torch import fx
+from torch import Tensor, fx
 
 from penjing.structure.rules.site import Labels, Site
 
@@ -40,6 +40,8 @@ def vanishes(site: Site, outputs: Labels) -> bool:
     free = [axis - len(outputs) for axis, label in enumerate(outputs) if site.atoms.has_free(label)]
     if not free:
         return True
+    if name.endswith("getitem") and not _is_float(site.node.meta.get("val")):
+        return False
     if name in _PRESERVING.split() or name.endswith("getitem"):
         return all(site.vanishes(node) for node in site.node.all_input_nodes if site.outputs_of(node))
     if name in _ALL:
@@ -81,6 +83,11 @@ def vanishes(site: Site, outputs: Labels) -> bool:
 
 def _is_positive(exponent: object) -> bool:
     return isinstance(exponent, int | float) and exponent > 0
+
+
+def _is_float(value: object) -> bool:
+    """Whether an output is no index, as far as is known."""
+    return not isinstance(value, Tensor) or value.is_floating_point() or value.is_complex()
 
 
 def _covers(site: Site, node: fx.Node, axis: int) -> bool:
