@@ -60,10 +60,17 @@ def read_rows() -> dict[str, dict[str, Any]]:
 def run(entry: Entry, known: dict[str, Any], now: str, quick: bool) -> dict[str, Any]:
     """Try one model; the peer's result is kept from an earlier run, for its code does not change."""
     start = time.time()
-    row = {"name": entry.name, "family": entry.family, "held_out": entry.held_out, "version": now, "when": start}
-    trial = partial(try_model, entry, deployed=not quick)
+    row = {
+        "name": entry.name,
+        "family": entry.family,
+        "held_out": entry.held_out,
+        "version": now,
+        "quick": quick,
+        "when": start,
+    }
+    trial = partial(try_model, entry, quick=quick)
     told = limited(trial, cpu_s=CPU_S, wall_s=WALL_S, memory_bytes=MEMORY_BYTES)
-    kept = {key: known[key] for key in (("onnx", "peer") if quick else ("peer",)) if key in known}
+    kept = {key: known[key] for key in ("peer",) if key in known}
     if not quick and "peer" not in known:
         trial = partial(try_peer, entry)
         kept["peer"] = limited(trial, cpu_s=PEER_CPU_S, wall_s=WALL_S, memory_bytes=MEMORY_BYTES)
@@ -118,7 +125,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--again", action="store_true", help="also what has a result of this version of the code")
     parser.add_argument("--failed", action="store_true", help="only what did not pass before")
     parser.add_argument("--new", action="store_true", help="only what has no result at all")
-    parser.add_argument("--quick", action="store_true", help="neither ONNX nor the peer: what is known of them stays")
+    parser.add_argument("--quick", action="store_true", help="only what finds failures: one cut, no ONNX, no peer")
     parser.add_argument("--page", action="store_true", help="run nothing; summarise what there is")
     args = parser.parse_args(arguments)
 
@@ -133,7 +140,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         known = rows.get(entry.name)
         done = known is not None and (
             args.new
-            or (known["version"] == now and not args.again)
+            or (known["version"] == now and known["quick"] <= args.quick and not args.again)
             or (args.failed and verdict(known) in ("passed", "not exportable"))
         )
         if done or entry.missing:
