@@ -65,3 +65,16 @@ def test_recording_leaves_modes_and_hooks_as_they_were() -> None:
     assert calls["head"].args[0].shape == (1, 4)
     assert "unused" not in calls
     assert all(module.training and not module._forward_pre_hooks for module in model.modules())
+
+
+def test_a_scripted_submodule_is_no_part_and_no_obstacle() -> None:
+    class Scripted(Chooser):
+        def __init__(self) -> None:
+            super().__init__()
+            self.head = torch.jit.script(nn.Linear(4, 2))
+
+        def forward(self, images: list[Tensor]) -> Tensor:
+            features = self.backbone["body"](self.backbone["stem"](torch.stack(images))).mean((2, 3))
+            return self.head(features) if features.sum() > 0 else features
+
+    assert [part.path for part in capture_parts(Scripted().eval(), IMAGES)] == ["backbone.stem", "backbone.body"]

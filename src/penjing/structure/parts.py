@@ -75,7 +75,7 @@ def record_calls(model: nn.Module, example: ExampleInputs) -> dict[str, ExampleI
             with_kwargs=True,
         )
         for path, module in model.named_modules()
-        if path
+        if path and not isinstance(module, torch.jit.ScriptModule)  # it takes no hooks
     ]
     try:
         with preserved(model), torch.no_grad():
