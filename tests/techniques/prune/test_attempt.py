@@ -90,6 +90,16 @@ def test_a_class_that_cannot_lose_enough_becomes_a_graph_with_a_row() -> None:
     assert "eager_safe=True keeps the class" in row.what
 
 
+def test_a_class_that_loses_little_of_what_was_asked_is_given_up() -> None:
+    """torch's own attention cannot lose heads; the hidden layers alone would meet a budget of channels."""
+    layer = nn.TransformerEncoderLayer(16, 4, 16, batch_first=True)
+    model = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False).eval()
+    assert pj.apply(model, HALF, torch.randn(2, 7, 16)).graph
+    kept = pj.apply(model, dataclasses.replace(HALF, eager_safe=True), torch.randn(2, 7, 16))
+    assert type(kept.model) is nn.TransformerEncoder
+    assert sum(part.linear1.out_features for part in kept.model.layers) <= 16
+
+
 def test_eager_safe_keeps_the_class_and_says_what_it_left_whole() -> None:
     model = model_of(Stubborn)
     outcome = pj.apply(model, pj.PruneChannels(0.5, round_to=None, compensate=False, eager_safe=True), EXAMPLE)

@@ -12,7 +12,7 @@ from penjing.recipe import PruneChannels
 from penjing.structure import Coupling, Group, capture, couple
 from penjing.techniques.prune.attempt import largest_proven
 from penjing.techniques.prune.bisect import Attempt
-from penjing.techniques.prune.budget import Pool, check_patterns, matches, pools_of
+from penjing.techniques.prune.budget import Pool, check_patterns, cost_of, matches, pools_of
 from penjing.techniques.prune.calibration import affordable
 from penjing.techniques.prune.compensate import install, refit
 from penjing.techniques.prune.ends import ends_of
@@ -27,6 +27,7 @@ from penjing.workload import device_of
 
 DEFAULT_MULTIPLE = 8
 _NAMED = 6  # groups named in one row of the log
+_NEARLY = 1.1  # of the parameters left, for the sake of the user's own class
 
 
 def run(state: State, step: PruneChannels, context: Context) -> State:
@@ -66,10 +67,19 @@ class _Choice:
         """Whether some of the units are enough for every budget."""
         return all(pool.remaining(removed) <= pool.keep + 1e-6 for pool in self.pools)
 
-    def costs_no_more(self, other: "_Choice") -> bool:
-        """Whether every budget is met as well as by another choice."""
+    @property
+    def parameters(self) -> float:
+        """How many parameters the whole model has left."""
+        return cost_of(self.coupling, (), Budget.PARAMS)(self.removed)
+
+    def as_small(self, other: "_Choice") -> bool:
+        """Whether every budget is met as well as by another choice, and the model is nearly as small.
+
+        A budget of channels counts those that can go: without the second test, a choice that can cut little would do.
+        """
         mine, others = ([max(pool.keep, pool.remaining(x.removed)) for pool in x.pools] for x in (self, other))
-        return len(mine) == len(others) and all(a <= b + 1e-6 for a, b in zip(mine, others, strict=True))
+        met = len(mine) == len(others) and all(a <= b + 1e-6 for a, b in zip(mine, others, strict=True))
+        return met and self.parameters <= _NEARLY * other.parameters
 
 
 def _cut_once(
@@ -84,7 +94,7 @@ def _cut_once(
 
     def gentler() -> tuple[Coupling, Mapping[str, Units]] | None:
         safe = _choose(state, step, couple(coupling.captured, eager_safe=True), keep, context)
-        if step.eager_safe or not safe.removed or not safe.costs_no_more(choice):
+        if step.eager_safe or not safe.removed or not safe.as_small(choice):
             return None
         choices.append(safe)
         return safe.coupling, safe.removed
