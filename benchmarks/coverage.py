@@ -17,6 +17,7 @@ import hashlib
 import importlib
 import json
 import logging
+import subprocess
 import tempfile
 import time
 import warnings
@@ -98,28 +99,45 @@ def verdict(row: dict[str, Any]) -> str:
     return "passed" if training["passed"] else f"training: {training.get('what', 'gradients are not finite')}"
 
 
-def warm_up() -> None:
+def warm_up(entries: Sequence[Entry], quick: bool) -> None:
     """Import here, once, what every trial would import in its own process."""
-    for entry in ZOO.values():
-        if not entry.missing and entry.needs:
-            importlib.import_module(entry.needs) if entry.needs != "torchvision" else torchvision()
-    with tempfile.TemporaryDirectory() as folder:
-        export(torch.nn.Linear(2, 2), torch.zeros(2, 2), f"{folder}/onnx")
-    with suppress(ImportError):
-        importlib.import_module("torch_pruning")
+    for needed in {entry.needs for entry in entries if entry.needs and not entry.missing}:
+        torchvision()
+        importlib.import_module(needed)
+    if not quick:
+        with tempfile.TemporaryDirectory() as folder:
+            export(torch.nn.Linear(2, 2), torch.zeros(2, 2), f"{folder}/onnx")
+        with suppress(ImportError):
+            importlib.import_module("torch_pruning")
 
 
-def chosen(only: str, shard: str, held_out: str) -> Iterator[Entry]:
-    """The models whose names match a pattern, every n-th of them."""
+def chosen(only: Sequence[str], shard: str, held_out: str) -> Iterator[Entry]:
+    """The models whose names match the patterns, in their order, every n-th of them."""
     i, n = map(int, shard.split("/"))
     wanted = {"too": (False, True), "never": (False,), "only": (True,)}[held_out]
-    names = [name for name in ZOO if fnmatch.fnmatch(name, only) or only in name]
-    yield from (ZOO[name] for name in names[i::n] if ZOO[name].held_out in wanted)
+    names = dict.fromkeys(name for pattern in only for name in fnmatch.filter(ZOO, pattern))
+    yield from [ZOO[name] for name in names if ZOO[name].held_out in wanted][i::n]
+
+
+def commit() -> str:
+    """The commit of the code that is measured, where it lies in a repository."""
+    command = ["git", "-C", str(Path(penjing.__file__).parent), "rev-parse", "--short", "HEAD"]
+    return subprocess.run(command, capture_output=True, text=True).stdout.strip()
+
+
+def _done(known: dict[str, Any] | None, now: str, args: argparse.Namespace) -> bool:
+    """Whether there is a result that the arguments do not ask to replace."""
+    if known is None:
+        return False
+    same = known["version"] == now and known["quick"] <= args.quick
+    return args.new or (same and not args.again) or (args.failed and verdict(known) in ("passed", "not exportable"))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", default="*", metavar="PATTERN", help="names of models, as a shell pattern or a part")
+    parser.add_argument(
+        "--only", default=["*"], nargs="+", metavar="PATTERN", help="names, as shell patterns, in order"
+    )
     parser.add_argument("--shard", default="0/1", metavar="I/N", help="every N-th model, from the I-th on")
     parser.add_argument("--held-out", choices=("too", "never", "only"), default="too", help="models kept unseen")
     parser.add_argument("--again", action="store_true", help="also what has a result of this version of the code")
@@ -132,26 +150,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
     warnings.filterwarnings("ignore")
     logging.disable(logging.WARNING)
     now, rows = version(), read_rows()
-    if not args.page:
-        warm_up()
     path = ROWS / f"{args.shard.replace('/', '-of-')}.jsonl"
     ROWS.mkdir(parents=True, exist_ok=True)
-    for entry in () if args.page else chosen(args.only, args.shard, args.held_out):
+    wanted = [] if args.page else list(chosen(args.only, args.shard, args.held_out))
+    todo = [entry for entry in wanted if not entry.missing and not _done(rows.get(entry.name), now, args)]
+    print(f"{len(todo)} models to try; {sum(entry.missing for entry in wanted)} need packages that are not installed")
+    if todo:
+        warm_up(todo, args.quick)
+    for entry in todo:
         known = rows.get(entry.name)
-        done = known is not None and (
-            args.new
-            or (known["version"] == now and known["quick"] <= args.quick and not args.again)
-            or (args.failed and verdict(known) in ("passed", "not exportable"))
-        )
-        if done or entry.missing:
-            print(f"{entry.name}: {'known' if done else f'{entry.needs} is not installed'}", flush=True)
-            continue
         row = run(entry, known or {}, now, args.quick)
         with path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
         print(f"{entry.name}: {verdict(row)} ({row.get('cpu_s', 0):.0f} s of {row['wall_s']:.0f})", flush=True)
     rows = read_rows()
-    if rows and args.only == "*":
+    if rows and args.only == ["*"]:
         record("coverage", summarise(rows, verdict))
         write_page(rows, verdict)
 
