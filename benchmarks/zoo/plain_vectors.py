@@ -254,11 +254,11 @@ class HyperNetwork(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.code = nn.Sequential(nn.Linear(5, 24), nn.ReLU(), nn.Linear(24, 6 * 8 + 8))
+        self.writer = nn.Sequential(nn.Linear(5, 24), nn.ReLU(), nn.Linear(24, 6 * 8 + 8))
         self.head = nn.Linear(8, 2)
 
     def forward(self, x: Tensor, task: Tensor) -> Tensor:
-        weights, bias = self.code(task).split([48, 8], -1)
+        weights, bias = self.writer(task).split([48, 8], -1)
         hidden = torch.baddbmm(bias[:, None], x[:, None], weights.view(-1, 6, 8)).squeeze(1)
         return self.head(torch.tanh(hidden))
 
