@@ -26,6 +26,7 @@ from penjing.structure import (
     share,
     torn_by,
 )
+from penjing.structure.uses import sizes_after
 
 
 class Heads(nn.Module):
@@ -115,6 +116,53 @@ def test_the_width_of_heads_is_told_from_their_number() -> None:
     removed = {names[1]: [2]}
     done, surgery = smaller(model, coupling, removed)
     assert surgery.attributes == {"layers.0.head_dim": 3, "layers.0.inner": 12}
+    assert prove(coupling, done, removed).passed
+
+
+class Halved(nn.Module):
+    """Sizes computed from an attribute on the way: half of it, thrice it, one more and one less."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.width, self.both, self.triple = 12, nn.Linear(5, 24), nn.Linear(12, 36)
+        self.last, self.head = nn.Linear(12, 13), nn.Linear(13, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        left, right = self.both(x).split(self.width * 2 // 2, dim=-1)
+        q, k, v = self.triple(left * right.sigmoid()).view(len(x), -1, 3 * self.width // 3).unbind(1)
+        y = self.last(q * k + v)
+        return self.head(F.pad(y[:, : self.width + 1 - 1], (0, self.width - 11)))
+
+
+def test_arithmetic_with_an_attribute_is_followed_back() -> None:
+    model = Halved().eval()
+    coupling = couple(model, torch.randn(2, 5))
+    uses = attribute_uses(model, coupling.captured)
+    found = {use.undo for use in uses if use.attribute.name == "width"}
+    assert {(("*", 2), ("/", 2)), (("*", 3), ("/", 3)), (("+", 1), ("-", 1)), (("+", 11),)} >= found
+    assert len(found) >= 3
+    group = next(group.name for group in coupling.groups if "both" in group.name)
+    removed = {group: [0, 5]}
+    assert sizes_after(uses, coupling, coupling.removal(removed))
+
+
+def test_a_split_in_halves_of_an_attribute_stays_in_place() -> None:
+    """As in the cross stage of timm: the attribute is the whole, the call gets half of it."""
+
+    class Cross(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.whole, self.expand, self.a, self.b = 16, nn.Linear(4, 16), nn.Linear(8, 3), nn.Linear(8, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            left, right = self.expand(x).split(self.whole // 2, dim=1)
+            return self.a(left.relu()) * self.b(right.relu())
+
+    model = Cross().eval()
+    coupling = couple(model, torch.randn(2, 4))
+    removed = {group.name: [1, 6] for group in coupling.groups}
+    done, surgery = smaller(model, coupling, removed)
+    assert surgery.attributes == {"whole": 12}
     assert prove(coupling, done, removed).passed
 
 

@@ -12,7 +12,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import fx, nn
@@ -37,13 +37,17 @@ class Attribute:
         return ".".join(filter(None, (self.module, self.name)))
 
 
+Undo: TypeAlias = tuple[tuple[str, int], ...]
+
+
 @dataclass(frozen=True)
 class Use:
-    """An attribute arrives at place `place` among the numbers of the call `node`."""
+    """An attribute arrives at place `place` among the numbers of the call `node`; `undo` leads back from there."""
 
     attribute: Attribute
     node: str
     place: int
+    undo: Undo = ()
 
 
 def attribute_uses(model: nn.Module, captured: Captured) -> tuple[Use, ...]:
@@ -68,26 +72,61 @@ def sizes_after(uses: Sequence[Use], coupling: Coupling, removal: Removal) -> di
     """What each attribute must be after a cut, by every call that receives it: more than one number is a conflict."""
     wanted: dict[Attribute, set[int]] = defaultdict(set)
     nodes = {node.name: node for node in coupling.captured.module.graph.nodes}
-    after: dict[str, list[Any]] = {}
+    after: dict[str, Sequence[int | None]] = {}
     for use in uses:
         if use.node not in after:
             after[use.node] = _numbers_after(nodes[use.node], coupling, removal)
         numbers = after[use.node]
-        if use.place < len(numbers) and isinstance(numbers[use.place], int):
-            wanted[use.attribute].add(numbers[use.place])
+        number = numbers[use.place] if use.place < len(numbers) else None
+        size = None if number is None else _undone(number, use.undo)
+        if size is not None:
+            wanted[use.attribute].add(size)
     return wanted
 
 
 class _Marked(int):
-    """A number that knows where it is held; what is computed from it is a plain int again."""
+    """A number that knows where it is held, also after arithmetic with plain numbers that can be undone."""
 
     attribute: Attribute
+    undo: Undo
 
     @classmethod
-    def of(cls, value: int, attribute: Attribute) -> "_Marked":
+    def of(cls, value: int, attribute: Attribute, undo: Undo = ()) -> "_Marked":
         marked = cls(value)
-        marked.attribute = attribute
+        marked.attribute, marked.undo = attribute, undo
         return marked
+
+    def _then(self, value: Any, other: Any, undo: str) -> Any:
+        # Any other operand gives what int gives: NotImplemented for a tensor, a plain int for a second marked number.
+        return _Marked.of(value, self.attribute, ((undo, other), *self.undo)) if type(other) is int else value
+
+    def __add__(self, other: Any) -> Any:
+        return self._then(int.__add__(self, other), other, "-")
+
+    def __sub__(self, other: Any) -> Any:
+        return self._then(int.__sub__(self, other), other, "+")
+
+    def __mul__(self, other: Any) -> Any:
+        return self._then(int.__mul__(self, other), other, "/")
+
+    def __floordiv__(self, other: Any) -> Any:
+        value = int.__floordiv__(self, other)
+        return self._then(value, other, "*") if type(other) is int and int(self) % other == 0 else value
+
+    __radd__, __rmul__ = __add__, __mul__
+
+
+def _undone(value: int, undo: Undo) -> int | None:
+    """The number before some arithmetic, from the number after it; None where there is none.
+
+    >>> _undone(6, (("*", 2), ("-", 1))), _undone(7, (("/", 2),))
+    (11, None)
+    """
+    for step, other in undo:
+        if step == "/" and (other == 0 or value % other):
+            return None
+        value = {"+": value + other, "-": value - other, "*": value * other, "/": value // (other or 1)}[step]
+    return value
 
 
 @contextmanager
@@ -222,7 +261,7 @@ def _matched(calls: Sequence[tuple[str, Sequence[int]]], nodes: Sequence[fx.Node
         node, *_ = left.pop(found)
         for place, number in enumerate(numbers):
             if isinstance(number, _Marked):
-                yield Use(number.attribute, node.name, place)
+                yield Use(number.attribute, node.name, place, number.undo)
 
 
 def _alike(numbers: Sequence[int], given: Sequence[int | None]) -> bool:
@@ -245,7 +284,7 @@ def _graph_numbers(value: Any, captured: Captured) -> Iterator[int | None]:
             yield from _graph_numbers(item, captured)
 
 
-def _numbers_after(node: fx.Node, coupling: Coupling, removal: Removal) -> list[Any]:
+def _numbers_after(node: fx.Node, coupling: Coupling, removal: Removal) -> Sequence[int | None]:
     """The numbers of a call as the cut writes them."""
     ruling = coupling.labelling.rulings.get(node.name)
     if ruling is None or not ruling.constants or not removal.touches(coupling.labelling.labels_near(node.name)):
