@@ -400,6 +400,22 @@ CASES: list[RuleCase] = [
             (aten.rnn_relu.input, 1, 1),
         )
     ),
+    RuleCase(  # hidden units, and the width of their projection
+        aten.lstm.input,
+        lambda d: (
+            Whole(d.tensor(2, 4, 3)),
+            [d.tensor(2, 2, 4), d.tensor(2, 2, 5)],
+            [d.tensor(20, 3), d.tensor(20, 4), d.tensor(20), d.tensor(20), d.tensor(4, 5)]
+            + [d.tensor(20, 4), d.tensor(20, 4), d.tensor(20), d.tensor(20), d.tensor(4, 5)],
+            True,
+            2,
+            0.0,
+            False,
+            False,
+            True,
+        ),
+        groups=2,
+    ),
     RuleCase(aten.outer.default, lambda d: (d.tensor(3), d.tensor(4)), groups=2),
     RuleCase(aten.ger.default, lambda d: (d.tensor(3), d.tensor(4)), groups=2),
     RuleCase(aten.addmv.default, lambda d: (d.tensor(3), d.tensor(3, 4), d.tensor(4)), groups=2),

@@ -317,3 +317,39 @@ def test_another_precision_is_kept_with_a_sentence() -> None:
     coupling = couple(Mixed(), torch.randn(2, 6))
     reasons = {row.parameter: row.reason for row in coupling.frozen}
     assert "computes its body in another precision" in reasons["a.bias"]
+
+
+class Modulated(nn.Module):
+    """A convolution whose weights depend on the sample: the batch becomes groups of one large convolution."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.style, self.stem, self.head = nn.Linear(5, 6), nn.Conv2d(3, 6, 1), nn.Conv2d(8, 3, 1)
+        self.weight = nn.Parameter(torch.randn(8, 6, 3, 3))
+
+    def forward(self, x: Tensor, z: Tensor) -> Tensor:
+        b, _, h, w = x.shape
+        weight = self.weight * self.style(z)[:, None, :, None, None]
+        y = F.conv2d(self.stem(x).reshape(1, -1, h, w), weight.reshape(-1, 6, 3, 3), padding=1, groups=b)
+        return self.head(y.view(b, 8, h, w).relu())
+
+
+def test_channels_go_where_the_batch_is_a_number_of_groups() -> None:
+    free = freed(proven(Modulated(), torch.randn(2, 3, 5, 5), torch.randn(2, 5)))
+    assert {"weight[0]", "weight[1]", "style.weight[0]", "stem.weight[0]"} <= free
+
+
+def test_padded_channels_are_cut_with_the_residual_stream() -> None:
+    class OptionA(nn.Module):
+        """The shortcut of the first residual networks: every second position, and zeros for the new channels."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem, self.a, self.b = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 16, 3, 2, 1), nn.Linear(16, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.stem(x).relu()
+            y = self.a(x) + F.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, 4, 4))
+            return self.b(y.relu().mean((2, 3)))
+
+    assert {"stem.weight[0]", "a.weight[0]"} <= freed(proven(OptionA(), torch.randn(2, 3, 6, 6)))

@@ -33,7 +33,7 @@ def _convolve(site: Site, outputs: Label, inputs: Label, *, transposed: bool) ->
         site.hold(label)
     for label in labels[axis + 1 :]:
         site.freeze(label, "a convolution slides over it")
-    groups = int(site["groups"])
+    groups, written = _groups(site)
     inexact: tuple[Inexact, ...] = ()
     if groups == 1:
         if shape[axis] > 1:
@@ -43,10 +43,20 @@ def _convolve(site: Site, outputs: Label, inputs: Label, *, transposed: bool) ->
     else:
         channels, group, within = _grouped(site, labels[axis], outputs, inputs, shape[axis], groups, transposed)
         inexact = site.contract(within, x, weight)
+        if not written:
+            site.freeze(group, "its number of groups is the size of the batch")
     if site["bias"] is not None:
         channels = site.equate(channels, site.labels(site["bias"])[0])
     result: Labels = (*labels[:axis], channels, *(None,) * (len(shape) - axis - 1))
-    return Ruling((result,), {"groups": Count(group, groups)} if groups > 1 else {}, inexact)
+    return Ruling((result,), {"groups": Count(group, groups)} if groups > 1 and written else {}, inexact)
+
+
+def _groups(site: Site) -> tuple[int, bool]:
+    """The number of groups, and whether it is a constant; else it is the size of the batch, a group for each sample."""
+    groups = site["groups"]
+    if isinstance(groups, int):
+        return groups, True
+    return int(groups.meta["val"].node.hint), False
 
 
 def _grouped(
