@@ -333,6 +333,49 @@ def test_hooks_of_every_kind_still_run(net: Case) -> None:
     ]
 
 
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_a_projected_lstm_stays_in_place(bidirectional: bool) -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.embed = nn.Linear(3, 4)
+            self.rnn = nn.LSTM(4, 8, 2, proj_size=5, batch_first=True, bidirectional=bidirectional)
+            self.head = nn.Linear(10 if bidirectional else 5, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(self.rnn(self.embed(x))[0])
+
+    model = Net().eval()
+    coupling = couple(model, torch.randn(2, 6, 3))
+    removed = {group.name: [0] for group in coupling.groups if group.prunable}
+    done, _ = smaller(model, coupling, removed)
+    assert (done.rnn.input_size, done.rnn.hidden_size, done.rnn.proj_size) == (3, 7, 4)
+    proof = prove(coupling, done, removed)
+    assert proof.passed, proof.what
+
+
+@pytest.mark.parametrize("cell", [nn.RNNCell, nn.GRUCell, nn.LSTMCell])
+def test_a_cell_in_a_loop_stays_in_place(cell: type[nn.Module]) -> None:
+    class Loop(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.cell, self.head = cell(4, 8), nn.Linear(8, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            h = c = x.new_zeros(len(x), self.cell.hidden_size)
+            for step in x.unbind(1):
+                h, c = self.cell(step, (h, c)) if cell is nn.LSTMCell else (self.cell(step, h),) * 2
+            return self.head(h)
+
+    model = Loop().eval()
+    coupling = couple(model, torch.randn(2, 3, 4))
+    removed = {group.name: [2, 3] for group in coupling.groups if group.prunable}
+    assert removed
+    done, _ = smaller(model, coupling, removed)
+    assert done.cell.hidden_size == done.head.in_features == 6
+    assert prove(coupling, done, removed).passed
+
+
 def test_tied_weights_stay_tied() -> None:
     class Tied(nn.Module):
         def __init__(self) -> None:

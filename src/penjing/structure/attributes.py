@@ -55,7 +55,10 @@ def _embedding(module: Any, kept: Kept) -> None:
 
 
 def _recurrent(module: Any, kept: Kept) -> None:
-    module.hidden_size, module.input_size = module.weight_hh_l0.shape[1], module.weight_ih_l0.shape[1]
+    gates = {"LSTM": 4, "GRU": 3}.get(module.mode, 1)
+    module.hidden_size, module.input_size = module.weight_hh_l0.shape[0] // gates, module.weight_ih_l0.shape[1]
+    if module.proj_size:
+        module.proj_size = module.weight_hr_l0.shape[0]
     module._init_flat_weights()
 
 
