@@ -64,6 +64,37 @@ def test_couple(penjing_says: Penjing, penjing_json: PenjingJson, home: Path) ->
     assert (home / "coupling.svg").read_text("utf-8").startswith("<svg")
 
 
+def test_couple_lists_the_parts_of_what_is_no_graph(
+    penjing_says: Penjing, penjing_json: PenjingJson, tmp_path: Path
+) -> None:
+    (tmp_path / "workload.py").write_text(
+        """
+import torch, penjing as pj
+from torch import nn
+
+class Chooser(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
+
+    def forward(self, x):
+        y = self.body(x)
+        return y[y[:, 0] > 0] if y.sum() > 0 else y
+
+def workload():
+    return pj.Workload(Chooser(), torch.ones(2, 4))
+"""
+    )
+    code, out, _ = penjing_says("couple", tmp_path / "workload.py", "--picture", tmp_path / "c.svg")
+    assert code == 0
+    assert "part body" in out
+    assert "2.weight[1]" in out
+    assert (tmp_path / "c-body.svg").exists()
+    code, data = penjing_json("couple", tmp_path / "workload.py")
+    assert code == 0
+    assert [group["size"] for group in data["parts"]["body"]["groups"]] == [8]
+
+
 def test_runtimes(penjing_says: Penjing, penjing_json: PenjingJson) -> None:
     code, data = penjing_json("runtimes")
     assert code == 0

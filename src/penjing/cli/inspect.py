@@ -35,23 +35,36 @@ Picture = Annotated[Path | None, typer.Option("--picture", help="Also draw the g
 
 
 def couple_command(workload: WorkloadFile, picture: Picture = None, as_json: Json = False) -> None:
-    """List the groups of channels that can only be cut together, and what is kept and why."""
-    from penjing.storage import atomic_write
-    from penjing.structure import couple
+    """List the groups of channels that can only be cut together, and what is kept and why.
+
+    A model that is no graph as a whole, such as a detector, is listed part by part.
+    """
+    from penjing.structure import capture_parts, couple
 
     loaded = read_workload(workload)
-    coupling = couple(loaded.model, loaded.example)
+    couplings = {part.path: couple(part.captured) for part in capture_parts(loaded.model, loaded.example)}
     if as_json:
-        print_json(coupling_data(coupling))
-    else:
-        for text in (coupling.table(), coupling.kept_table()):
-            console.print(text, markup=False, highlight=False, soft_wrap=True)
-    if picture is not None:
-        from penjing.reporting.coupling import coupling_picture
-
-        atomic_write(picture, coupling_picture(coupling))
+        data = {path: coupling_data(coupling) for path, coupling in couplings.items()}
+        print_json(data.get("", {"parts": data}))
+    for path, coupling in couplings.items():
         if not as_json:
-            console.print(f"drawn into {picture}", markup=False, highlight=False)
+            _print(*([f"part {path}"] if path else []), coupling.table(), coupling.kept_table())
+        if picture is not None:
+            _draw(coupling, picture.with_stem(f"{picture.stem}-{path}") if path else picture, quiet=as_json)
+
+
+def _draw(coupling: "Coupling", file: Path, quiet: bool) -> None:
+    from penjing.reporting.coupling import coupling_picture
+    from penjing.storage import atomic_write
+
+    atomic_write(file, coupling_picture(coupling))
+    if not quiet:
+        _print(f"drawn into {file}")
+
+
+def _print(*texts: str) -> None:
+    for text in texts:
+        console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 def coupling_data(coupling: "Coupling") -> dict[str, Any]:
