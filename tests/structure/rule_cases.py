@@ -405,8 +405,7 @@ CASES: list[RuleCase] = [
         lambda d: (
             Whole(d.tensor(2, 4, 3)),
             [d.tensor(2, 2, 4), d.tensor(2, 2, 5)],
-            [d.tensor(20, 3), d.tensor(20, 4), d.tensor(20), d.tensor(20), d.tensor(4, 5)]
-            + [d.tensor(20, 4), d.tensor(20, 4), d.tensor(20), d.tensor(20), d.tensor(4, 5)],
+            [d.tensor(*shape) for width in (3, 4) for shape in ((20, width), (20, 4), (20,), (20,), (4, 5))],
             True,
             2,
             0.0,
