@@ -19,6 +19,7 @@ from benchmarks.trials.weights import randomise
 from benchmarks.zoo import Entry
 from penjing.errors import CaptureError
 from penjing.runtimes import difference, export
+from penjing.runtimes.nesting import flatten
 from penjing.structure import (
     Coupling,
     Cut,
@@ -275,7 +276,7 @@ def deploy(module: nn.Module, example: ExampleInputs, fixed: bool) -> dict[str, 
         artifact = export(module, call, f"{folder}/onnx", dynamic_shapes={} if fixed else None, tolerance=1e-2)
         seconds = time.process_time() - start
         expected = leaves(module(*example.args, **example.kwargs))
-        found = leaves(artifact.load()(*example.args, **example.kwargs))
+        found, _ = flatten(artifact.load()(*example.args, **example.kwargs))
         worst = max(difference(np.asarray(a), np.asarray(b)) for a, b in zip(expected, found, strict=True))
         args, kwargs = double(example)
         twin = copy.deepcopy(module).double()

@@ -256,8 +256,8 @@ def images_of(size: int) -> Callable[[], tuple[list[Tensor], ...]]:
 
 
 OPTIONS: dict[str, dict[str, Any]] = {
-    "googlenet": {"init_weights": False},
-    "inception_v3": {"init_weights": False},
+    "googlenet": {"init_weights": False, "aux_logits": False},
+    "inception_v3": {"init_weights": False, "aux_logits": False},
     "vit_b_16": {"image_size": 64},
 }
 DATA_DEPENDENT = "boxes are chosen by their scores"
