@@ -1,6 +1,9 @@
 """The user's own class is cut: its numbers follow its tensors, and everything that is not a size stays as it was."""
 
 import copy
+import functools
+import sys
+import types
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -164,6 +167,32 @@ def test_a_split_in_halves_of_an_attribute_stays_in_place() -> None:
     done, surgery = smaller(model, coupling, removed)
     assert surgery.attributes == {"whole": 12}
     assert prove(coupling, done, removed).passed
+
+
+def test_shapes_that_einops_remembers_are_worked_out_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    """einops keeps shapes by value: the two layers would share what it remembers of the first run."""
+    einops = types.ModuleType("einops.einops")
+    einops._reconstruct_from_shape = functools.lru_cache(lambda shape, heads: (*shape[:-1], heads, shape[-1] // heads))
+    monkeypatch.setitem(sys.modules, "einops.einops", einops)
+    remembers = einops._reconstruct_from_shape
+
+    class Layer(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.heads, self.up, self.down = 4, nn.Linear(6, 16), nn.Linear(16, 6)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.up(x)
+            y = y.reshape(einops._reconstruct_from_shape(tuple(map(int, y.shape)), self.heads))
+            return self.down(y.softmax(-1).flatten(-2))
+
+    model = nn.Sequential(Layer(), Layer()).eval()
+    example = torch.randn(2, 6)
+    model(example)
+    coupling = couple(capture(model, example, {"input": None}))
+    uses = attribute_uses(model, coupling.captured)
+    assert [str(use.attribute) for use in uses if use.attribute.name == "heads"] == ["0.heads", "1.heads"]
+    assert einops._reconstruct_from_shape is remembers
 
 
 def test_a_number_that_would_have_to_be_two_is_left_alone() -> None:

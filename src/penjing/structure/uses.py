@@ -8,6 +8,7 @@ once, and each call of torch that receives a marked number is matched to its nod
 inferred from equal numbers: an attribute that no call receives is not touched.
 """
 
+import sys
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -59,7 +60,7 @@ def attribute_uses(model: nn.Module, captured: Captured) -> tuple[Use, ...]:
     example = captured.example
     with preserved(model), preserved_buffers(model), torch.no_grad(), _path_kept(model, recorder), _marked(model):
         model.eval()
-        with recorder:
+        with recorder, _without_memory():
             model(*example.args, **example.kwargs)
     nodes: dict[str, list[fx.Node]] = defaultdict(list)
     for node in captured.module.graph.nodes:
@@ -162,6 +163,21 @@ def _mark(value: Any, path: str, name: str) -> Any:
     if _is_size(value):
         return _Marked.of(value, Attribute(path, name))
     return type(value)(_Marked.of(item, Attribute(path, name, i)) for i, item in enumerate(value))
+
+
+@contextmanager
+def _without_memory() -> Iterator[None]:
+    """Let einops work out its shapes anew: it remembers them by value, and a number from its memory has no mark."""
+    einops = sys.modules.get("einops.einops")
+    remembers = getattr(einops, "_reconstruct_from_shape", None)
+    if not hasattr(remembers, "__wrapped__"):
+        yield
+        return
+    try:
+        einops._reconstruct_from_shape = remembers.__wrapped__  # type: ignore[union-attr]
+        yield
+    finally:
+        einops._reconstruct_from_shape = remembers  # type: ignore[union-attr]
 
 
 class _Recorder(TorchFunctionMode):
