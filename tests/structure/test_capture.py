@@ -1,5 +1,6 @@
 """Capture leaves the model as it was, frees the batch, and explains what it cannot do."""
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -82,7 +83,7 @@ def test_an_autocast_that_is_on_is_kept_and_reported() -> None:
     model, x = Wrapped(autocast=True), torch.randn(2, 4)
     coupling = couple(model, x)
     assert not coupling.groups
-    assert any("wrap_with_autocast" in operator for operator in coupling.unknown)
+    assert any("wrap_with_autocast" in frozen.reason for frozen in coupling.frozen)
     torch.testing.assert_close(cut(coupling, {}).module(x), model(x))
 
 
@@ -141,6 +142,26 @@ def test_any_keyword_is_an_argument_and_the_batch_is_free() -> None:
     graph_model = cut(couple(captured), {"a": [0]}).module
     found = graph_model(x=torch.randn(5, 4), gates=[torch.ones(5, 1)])
     assert found["y"].shape == (5, 2)
+
+
+class Rest(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(4, 6), nn.Linear(6, 2)
+
+    def forward(self, *xs: Tensor, **named: Tensor) -> Tensor:
+        return self.b(self.a(xs[0] + xs[1]).relu()) + named["class"] + named["2.0"]
+
+
+def test_arguments_without_a_name_of_their_own_get_one() -> None:
+    call = (torch.randn(2, 4), torch.randn(2, 4)), {"class": torch.randn(2, 2), "2.0": torch.randn(2, 2)}
+    model = Rest()
+    captured = capture(model, call)
+    names = [node.target for node in captured.module.graph.nodes if node.op == "placeholder"]
+    assert names == ["args_0", "args_1", "class_", "_2_0"]
+    found = cut(couple(captured), {}).module
+    torch.testing.assert_close(found(*call[0], **call[1]), model(*call[0], **call[1]))
+    assert list(inspect.signature(found.forward).parameters) == ["args", "kwargs"]
 
 
 def test_an_output_that_no_graph_can_give_is_named_and_none_takes_its_place() -> None:

@@ -1,16 +1,17 @@
 """A model as a graph of ATen operators, by torch.export, with its tensors shared and its modes restored."""
 
-import inspect
+import io
 import traceback
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 from torch.nn.modules.batchnorm import _NormBase
 from torch.utils import _pytree as pytree
 
@@ -174,8 +175,17 @@ def capture(model: nn.Module, example: Any, dynamic_shapes: Any = None) -> Captu
     try:
         return _captured(model, free, _batch_free(free))
     except CaptureError as problem:
+        if _depends_on_values(problem):
+            raise
         captured = _captured(model, example, None)
         return replace(captured, fixed_batch=_first_line(problem.__cause__ or problem))
+
+
+def _depends_on_values(problem: BaseException | None) -> bool:
+    """Whether an error comes from a choice by the values of tensors, which no other shape would mend."""
+    while problem is not None and not isinstance(problem, GuardOnDataDependentSymNode):
+        problem = problem.__cause__ or problem.__context__
+    return problem is not None
 
 
 def _batch_free(example: ExampleInputs) -> list[Any]:
@@ -243,7 +253,8 @@ def _captured(model: nn.Module, example: ExampleInputs, dynamic_shapes: Sequence
     with preserved(model), torch.no_grad(), _plain_operators():
         flat.eval()
         try:
-            program = torch.export.export(flat, tuple(leaves), dynamic_shapes=shapes, strict=False)
+            with redirect_stderr(io.StringIO()):  # where it fails, torch.export prints all that it has traced so far
+                program = torch.export.export(flat, tuple(leaves), dynamic_shapes=shapes, strict=False)
         except Exception as problem:  # torch.export raises whatever the model's own code raises
             raise CaptureError(_explain(model, problem)) from problem
     exported = program.module(check_guards=False)
@@ -269,7 +280,7 @@ def _unwrapped(exported: fx.GraphModule, signature: Signature) -> tuple[fx.Graph
     """The graph with the names that the model itself gives to its tensors, modules and arguments; and its tensors."""
     prefix = "model."
     graph, attributes, nodes = fx.Graph(), dict[str, Any](), dict[fx.Node, fx.Node]()
-    arguments = iter(signature.paths)
+    arguments = iter(signature.labels)
     for node in exported.graph.nodes:
         if node.op == "placeholder":
             copy = graph.placeholder(next(arguments))
@@ -307,7 +318,8 @@ def _plain_operators() -> Iterator[None]:
 
 def _explain(model: nn.Module, problem: Exception) -> str:
     """Name the model, the line of its code, and the remedy."""
-    file = inspect.getsourcefile(type(model)) or ""
+    code = getattr(type(model).forward, "__code__", None)
+    file = "" if code is None else code.co_filename
     frames = traceback.extract_tb(problem.__traceback__)
     own = [frame for frame in frames if frame.filename == file]
     own = own or [

@@ -1,6 +1,9 @@
 """How a model is called, and what it returns, as flat lists of values."""
 
 import inspect
+import itertools
+import keyword
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -60,20 +63,23 @@ class Signature:
         kinds = inspect.Parameter
         numbered = [name for name in self.inputs.context if name.startswith("*")]
         rest = [kinds("args", kinds.VAR_POSITIONAL)] if numbered else []
-        keywords = [name for name in self.inputs.context if name not in self.names and name not in numbered]
+        others = [name for name in self.inputs.context if name not in self.names and name not in numbered]
+        keywords = [name for name in others if name.isidentifier() and not keyword.iskeyword(name)]
         return inspect.Signature(
             [
                 *(kinds(name, kinds.POSITIONAL_OR_KEYWORD) for name in self.names if name in self.inputs.context),
                 *rest,
                 *(kinds(name, kinds.KEYWORD_ONLY) for name in keywords),
+                *([kinds("kwargs", kinds.VAR_KEYWORD)] if keywords != others else []),
             ]
         )
 
     @property
-    def paths(self) -> list[str]:
-        """A name for each flat input: the argument, and the keys that lead to a tensor within it."""
+    def labels(self) -> list[str]:
+        """A name for each flat input, fit for code: the argument, and the keys that lead to a tensor within it."""
         call = pytree.tree_unflatten(range(self.inputs.num_leaves), self.inputs)
-        return ["_".join(str(_key(key)) for key in path) for path, _ in pytree.tree_leaves_with_path(call)]
+        paths = [path for path, _ in pytree.tree_leaves_with_path(call)]
+        return distinct(["_".join(str(_key(key)) for key in path).replace("*", "args_") for path in paths])
 
     def unflatten(self, outputs: Sequence[Any]) -> Any:
         """What the model returns."""
@@ -95,6 +101,20 @@ def by_name(names: Sequence[str], args: Sequence[Any], kwargs: Mapping[str, Any]
     """
     named = {names[i] if i < len(names) else f"*{i}": value for i, value in enumerate(args)}
     return named | dict(kwargs)
+
+
+def distinct(names: Sequence[str]) -> list[str]:
+    """Names as identifiers of Python, each another.
+
+    >>> distinct(["x.0", "x_0", "2", "class"])
+    ['x_0', 'x_0_1', '_2', 'class_']
+    """
+    found: list[str] = []
+    for name in names:
+        name = re.sub(r"\W|^(?=\d)", "_", name) + "_" * keyword.iskeyword(name)
+        taken = (f"{name}_{i}" for i in itertools.count(1))
+        found.append(name if name not in found else next(other for other in taken if other not in (*found, *names)))
+    return found
 
 
 def _key(key: Any) -> Any:
