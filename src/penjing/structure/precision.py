@@ -41,8 +41,33 @@ class InDouble(TorchDispatchMode):
     ) -> Any:
         """Run an operator in float64."""
         args, kwargs = pytree.tree_map_only(torch.dtype, _lengthened, (tuple(args), dict(kwargs or {})))
+        func = _IN_DOUBLE.get(func, func)
         return pytree.tree_map_only(Tensor, lambda x: x.to(_lengthened(x.dtype)), func(*args, **kwargs))
 
 
 def _lengthened(leaf: Any) -> Any:
     return torch.float64 if isinstance(leaf, torch.dtype) and leaf in SHORT_FLOATS else leaf
+
+
+def grouped_product(a: Tensor, b: Tensor, offs: Tensor | None = None, *_: Any, **__: Any) -> Tensor:
+    """aten::_grouped_mm, which has no float64: part i of a times part i of b; `offs` are where the parts end.
+
+    >>> grouped_product(torch.ones(3, 2), torch.stack([torch.eye(2), 2 * torch.eye(2)]), torch.tensor([1, 3]))
+    tensor([[1., 1.],
+            [2., 2.],
+            [2., 2.]])
+    """
+    if offs is None:
+        return a @ b
+    ends = offs.tolist()
+    parts = list(enumerate(zip([0, *ends[:-1]], ends, strict=True)))
+    if a.ndim == b.ndim == 2:
+        return torch.stack([a[:, start:end] @ b[start:end] for _, (start, end) in parts])
+    if a.ndim == 2:
+        rows = [a[start:end] @ b[i] for i, (start, end) in parts]
+        return torch.cat([*rows, a.new_zeros(len(a) - ends[-1], b.shape[-1])])
+    columns = [a[i] @ b[:, start:end] for i, (start, end) in parts]
+    return torch.cat([*columns, a.new_zeros(a.shape[1], b.shape[1] - ends[-1])], 1)
+
+
+_IN_DOUBLE = {torch.ops.aten._grouped_mm.default: grouped_product}
