@@ -103,6 +103,15 @@ def demo(data: dict[str, Any]) -> list[str]:
     ]
 
 
+def coverage(data: dict[str, Any]) -> list[str]:
+    peer, proven = data["peer"]["useful"], data["passed"]
+    return [
+        f"{data['models']} architectures; of the {data['exportable']} that torch.export captures, {proven} are cut, proven "
+        f"and trained for a step; Torch-Pruning prunes {peer['count']} of {peer['of']}. "
+        "See [the page of all models](coverage.md)."
+    ]
+
+
 def verdict_size(_: dict[str, Any]) -> list[str]:
     return ["See [the design of the verdict](design/002-verdict.md)."]
 
@@ -115,6 +124,7 @@ SECTIONS: dict[str, tuple[str, Callable[[dict[str, Any]], list[str]]]] = {
     "import_time": ("Import time", import_time),
     "profile_speed": ("Profile", profile_speed),
     "verdict_size": ("Size of the verdict", verdict_size),
+    "coverage": ("Coverage of the structural cut", coverage),
 }
 
 
