@@ -106,8 +106,8 @@ def demo(data: dict[str, Any]) -> list[str]:
 def coverage(data: dict[str, Any]) -> list[str]:
     peer, proven = data["peer"]["useful"], data["passed"]
     return [
-        f"{data['models']} architectures; of the {data['exportable']} that torch.export captures, {proven} are cut, proven "
-        f"and trained for a step; Torch-Pruning prunes {peer['count']} of {peer['of']}. "
+        f"{data['models']} architectures; of the {data['exportable']} that torch.export captures, {proven} are cut, "
+        f"proven and trained for a step; Torch-Pruning prunes {peer['count']} of {peer['of']}. "
         "See [the page of all models](coverage.md)."
     ]
 
