@@ -144,11 +144,14 @@ class Cut:
     captured: Captured
 
 
-def cut(coupling: Coupling, removed: Mapping[str, Sequence[int] | Units]) -> Cut:
+def cut(coupling: Coupling, removed: Mapping[str, Sequence[int] | Units], *, consume: bool = False) -> Cut:
     """Remove units, by group name, from a captured model.
 
     Sliced tensors are new; the others are shared with the original, so nothing is copied that is not cut. The original
-    and its graph are left as they were. Errors are those of `Coupling.removal`.
+    and its graph are left as they were, unless consume=True: then each original is emptied as soon as its slice exists,
+    so that never more than the weights and one slice are held. The original, its graph and its coupling are of no use
+    afterwards: prove the same choice before, since nothing is left to compare with. Errors are those of
+    `Coupling.removal`.
 
     >>> from penjing.structure import couple
     >>> model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
@@ -158,7 +161,7 @@ def cut(coupling: Coupling, removed: Mapping[str, Sequence[int] | Units]) -> Cut
     """
     removal = coupling.removal(removed)
     surgery = Surgery(kept_indices(coupling, removal))
-    captured = _smaller(coupling, removal, surgery)
+    captured = _smaller(coupling, removal, surgery, consume)
     return Cut(GraphModel.of(captured), surgery, coupling, captured)
 
 
@@ -175,7 +178,7 @@ def kept_indices(coupling: Coupling, removal: Removal) -> dict[str, dict[int, In
     return found
 
 
-def _smaller(coupling: Coupling, removal: Removal, surgery: Surgery) -> Captured:
+def _smaller(coupling: Coupling, removal: Removal, surgery: Surgery, consume: bool) -> Captured:
     captured = coupling.captured
     graph = copy_graph(captured.module.graph)
     shapes = coupling.shapes_after(removal.removed)
@@ -185,7 +188,7 @@ def _smaller(coupling: Coupling, removal: Removal, surgery: Surgery) -> Captured
             rewrite(node, ruling, removal)
         if ruling is not None and ruling.contiguous:
             shapes |= {made.name: shapes[source.name] for source, made in _laid_out(node)}
-    tensors = slice_tensors(captured.tensors, surgery)
+    tensors = slice_tensors(captured.tensors, surgery, consume=consume)
     module = fx.GraphModule({**captured.subgraphs, **tensors}, graph, class_name=captured.name)
     return replace(captured, module=module, shapes=shapes)
 
@@ -239,10 +242,18 @@ def rewritten(
     return node.target, tuple(args), kwargs
 
 
-def slice_tensors(tensors: Mapping[str, Tensor], surgery: Surgery) -> dict[str, Tensor]:
-    """Every tensor after a surgery; tied ones stay tied, whole ones stay the same object."""
+def slice_tensors(tensors: Mapping[str, Tensor], surgery: Surgery, *, consume: bool = False) -> dict[str, Tensor]:
+    """Every tensor after a surgery; tied ones stay tied, whole ones stay the same object.
+
+    consume: the memory of each original is given back, with its gradient, as soon as its slice exists.
+    """
     done: dict[int, Tensor] = {}
-    return {name: slice_tensor(name, tensor, surgery, done) for name, tensor in tensors.items()}
+    found = {}
+    for name, tensor in tensors.items():
+        found[name] = slice_tensor(name, tensor, surgery, done)
+        if consume and found[name] is not tensor:
+            tensor.data, tensor.grad = tensor.data.new_empty(0), None
+    return found
 
 
 def slice_tensor(name: str, tensor: Tensor, surgery: Surgery, done: dict[int, Tensor]) -> Tensor:
