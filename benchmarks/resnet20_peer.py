@@ -2,8 +2,8 @@
 
     python -m benchmarks.resnet20_peer [--seeds 0 1 2] [--only tp-l2 control]
 
-For each seed a dense network is trained, then pruned by Penjing (defaults, of="macs") and by Torch-Pruning with two
-of its usual scores, and all are trained on with the same recipe, epochs and teacher; so is the dense network itself, as
+For each seed a dense network is trained, then pruned by Penjing (score="auto", at widths that are multiples of 8 and at
+any) and by Torch-Pruning with two of its usual scores, and all are trained on with the same recipe, epochs and teacher; so is the dense network itself, as
 control. Accuracy is that of the exported file on the 10,000 test images. Latency is the ratio of the exported files
 (ONNX Runtime, fp32, one pinned thread), measured in turns. Exported files are kept in runs/, so that a second call
 resumes.
@@ -46,12 +46,15 @@ def macs(model: nn.Module, w: pj.Workload) -> float:
     return counter.get_total_flops() / 2
 
 
-def penjing_cut(w: pj.Workload, removed: int) -> nn.Module:
-    step = pj.PruneChannels(ratio=removed / 100, of="macs")
-    outcome = pj.apply(w, step)
-    for row in outcome.log:
-        print("   ", row.what, flush=True)
-    return outcome.model
+def penjing_cut(round_to: int | None) -> Callable[[pj.Workload, int], nn.Module]:
+    def cut(w: pj.Workload, removed: int) -> nn.Module:
+        step = pj.PruneChannels(ratio=removed / 100, of="macs", score="auto", round_to=round_to)
+        outcome = pj.apply(w, step)
+        for row in outcome.log:
+            print("   ", row.what, flush=True)
+        return outcome.model
+
+    return cut
 
 
 def torch_pruning_cut(score: str) -> Callable[[pj.Workload, int], nn.Module]:
@@ -92,14 +95,19 @@ def torch_pruning_cut(score: str) -> Callable[[pj.Workload, int], nn.Module]:
 
 
 METHODS: dict[str, Callable[[pj.Workload, int], nn.Module]] = {
-    "penjing": penjing_cut,
+    "penjing": penjing_cut(round_to=8),
+    "penjing, any width": penjing_cut(round_to=None),
     **{f"tp-{score}": torch_pruning_cut(score) for score in PEER_SCORES},
 }
 
 
 def carry_out(w: pj.Workload, seed: int, name: str, removed: int) -> dict[str, Any]:
     """Cut, recover, export and evaluate one network; kept by name."""
-    folder = FOLDER / f"seed-{seed}" / (name if name == "control" else f"{name}-{removed}")
+    folder = (
+        FOLDER
+        / f"seed-{seed}"
+        / ("control" if name == "control" else f"{name.replace(', ', '-').replace(' ', '-')}-{removed}")
+    )
     notes = folder.with_suffix(".json")
     if notes.exists():
         found: dict[str, Any] = json.loads(notes.read_text("utf-8"))
@@ -146,7 +154,7 @@ def main() -> None:
     if {"control", *METHODS} - set(args.only):
         return
     for row in rows:
-        if row["method"] == "penjing":
+        if row["method"].startswith("penjing"):
             row["times_faster"] = faster(row, [r for r in rows if r["seed"] == row["seed"] and r is not row], args.data)
     record("resnet20_peer", {"epochs": EPOCHS, "dense_epochs": DENSE_EPOCHS, "rows": rows, "summary": summary(rows)})
 
