@@ -3,10 +3,10 @@
     python -m benchmarks.resnet20_peer [--seeds 0 1 2] [--only tp-l2 control]
 
 For each seed a dense network is trained, then pruned by Penjing (score="auto", at widths that are multiples of 8 and at
-any) and by Torch-Pruning with two of its usual scores, and all are trained on with the same recipe, epochs and teacher; so is the dense network itself, as
-control. Accuracy is that of the exported file on the 10,000 test images. Latency is the ratio of the exported files
-(ONNX Runtime, fp32, one pinned thread), measured in turns. Exported files are kept in runs/, so that a second call
-resumes.
+any) and by Torch-Pruning with two of its usual scores, and all are trained on with the same recipe, epochs and teacher;
+so is the dense network itself, as control. Accuracy is that of the exported file on the 10,000 test images. Latency is
+the ratio of the exported files (ONNX Runtime, fp32, one pinned thread), measured in turns. Exported files are kept in
+runs/, so that a second call resumes.
 """
 
 import argparse
@@ -96,18 +96,14 @@ def torch_pruning_cut(score: str) -> Callable[[pj.Workload, int], nn.Module]:
 
 METHODS: dict[str, Callable[[pj.Workload, int], nn.Module]] = {
     "penjing": penjing_cut(round_to=8),
-    "penjing, any width": penjing_cut(round_to=None),
+    "penjing-any-width": penjing_cut(round_to=None),
     **{f"tp-{score}": torch_pruning_cut(score) for score in PEER_SCORES},
 }
 
 
 def carry_out(w: pj.Workload, seed: int, name: str, removed: int) -> dict[str, Any]:
     """Cut, recover, export and evaluate one network; kept by name."""
-    folder = (
-        FOLDER
-        / f"seed-{seed}"
-        / ("control" if name == "control" else f"{name.replace(', ', '-').replace(' ', '-')}-{removed}")
-    )
+    folder = FOLDER / f"seed-{seed}" / (name if name == "control" else f"{name}-{removed}")
     notes = folder.with_suffix(".json")
     if notes.exists():
         found: dict[str, Any] = json.loads(notes.read_text("utf-8"))
