@@ -242,6 +242,8 @@ def repeat_interleave(site: Site) -> Ruling:
     axis = dim % len(labels)
     if isinstance(times, int):
         labels[axis] = site.atoms.merge([labels[axis], None], [shape[axis], times])
+        if isinstance(site["output_size"], int):
+            return Ruling((tuple(labels),), {"output_size": Count(labels[axis], shape[axis] * times)})
     else:
         site.freeze(labels[axis], "its indices are repeated as often as values say")
         labels[axis] = None

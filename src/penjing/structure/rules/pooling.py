@@ -22,13 +22,31 @@ _RESIZES = (
     *_RESIZES,
 )
 def over_positions(site: Site) -> Ruling:
-    """y[n, c, ...] depends on x[n, c, ...] alone."""
+    """y[n, c, ...] depends on x[n, c, ...] alone; a position with a window of one passes too."""
     x = site.tensors[0]
-    labels = site.labels(x)
+    labels = list(site.labels(x))
     positions = next(rank for rank in (1, 2, 3) if f"{rank}d" in site.operator)
-    for label in labels[-positions:]:
-        site.freeze(label, "its neighbours are combined")
-    return Ruling(((*labels[:-positions], *(None,) * positions),) * len(site.output_shapes))
+    for axis in range(-positions, 0):
+        if not _window_of_one(site, axis):
+            site.freeze(labels[axis], "its neighbours are combined")
+            labels[axis] = None
+    return Ruling((tuple(labels),) * len(site.output_shapes))
+
+
+def _window_of_one(site: Site, axis: int) -> bool:
+    """Whether a pool looks at one index at a time along an axis, and at each."""
+    kernel = site.arguments.get("kernel_size")
+    if kernel is None:
+        return False
+    sizes = [_along(kernel, axis), _along(site["stride"] or kernel, axis), _along(site["padding"], axis)]
+    return sizes == [1, 1, 0]
+
+
+def _along(sizes: int | Sequence[int], axis: int) -> int:
+    """What a list of sizes says of one axis; a single number stands for all."""
+    if isinstance(sizes, int):
+        return sizes
+    return sizes[axis] if len(sizes) > 1 else sizes[0]
 
 
 @rule("max_unpool2d", "max_unpool3d", "fractional_max_pool2d", "fractional_max_pool3d")

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
+import torch
+
 from penjing.structure.atoms import Label, blocks
 from penjing.structure.rules.registry import rule
 from penjing.structure.rules.site import Count, Labels, Ruling, Site
@@ -66,7 +68,16 @@ def reinterpret(site: Site) -> Ruling:
     return Ruling(((*labels[:-1], None),))
 
 
-@rule("flatten", "squeeze", "ravel", "atleast_1d", "atleast_2d", "atleast_3d")
+@rule("squeeze")
+def squeeze(site: Site) -> Ruling:
+    """Dimensions of size one dropped: after a cut those that were, not one that has become so."""
+    x, shape, named = site["self"], site.shape(site["self"]), site.arguments.get("dim")
+    axes = range(len(shape)) if named is None else [axis % len(shape) for axis in _dims(named)] if shape else []
+    dropped = [axis for axis in axes if shape[axis] == 1]
+    return Ruling((tuple(reshaped(site)),), {"self": x, "dim": dropped}, target=torch.ops.aten.squeeze.dims)
+
+
+@rule("flatten", "ravel", "atleast_1d", "atleast_2d", "atleast_3d")
 def flatten(site: Site) -> Ruling:
     """A view that needs no sizes."""
     return Ruling((tuple(reshaped(site)),))
