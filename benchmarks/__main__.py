@@ -22,6 +22,7 @@ ROOM = Path(__file__).parent
 ORDER = (
     "import_time",
     "profile_speed",
+    "structure_speed",
     "quantize_peer",
     "demo",
     "widths",
@@ -32,6 +33,7 @@ ORDER = (
 USUAL = {
     "import_time": "3 minutes",
     "profile_speed": "1 minute",
+    "structure_speed": "4 minutes, 8 GB of memory",
     "quantize_peer": "2 minutes",
     "demo": "3 minutes",
     "widths": "6 minutes",
