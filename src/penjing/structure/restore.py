@@ -19,10 +19,10 @@ from torch.utils import _pytree as pytree
 
 from penjing.errors import ArtifactError
 from penjing.storage import atomic_write, dump_json, load_json
-from penjing.structure.capture import Signature
 from penjing.structure.graph_model import GraphModel, count_batch
 from penjing.structure.in_place import cut_in_place
 from penjing.structure.rules import RULES
+from penjing.structure.signature import Signature
 from penjing.structure.surgery import Surgery
 
 _FUNCTIONS: dict[str, Callable[..., Any]] = {
