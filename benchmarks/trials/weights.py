@@ -36,6 +36,7 @@ def randomise(model: nn.Module, seed: int = 0) -> None:
 
 def is_degenerate(tensor: Tensor) -> bool:
     """Whether a tensor is constant or nearly nothing."""
+    tensor = tensor.detach()
     return tensor.numel() > 0 and (bool((tensor == tensor.flatten()[0]).all()) or float(tensor.abs().max()) < TINY)
 
 
