@@ -163,7 +163,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         with path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
         print(f"{entry.name}: {verdict(row)} ({row.get('cpu_s', 0):.0f} s of {row['wall_s']:.0f})", flush=True)
-    rows = read_rows()
+    rows = {name: row for name, row in read_rows().items() if not row["quick"]}
     if rows and args.only == ["*"]:
         record("coverage", summarise(rows, verdict))
         write_page(rows, verdict)

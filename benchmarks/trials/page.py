@@ -6,6 +6,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from benchmarks.zoo import ZOO
+
 PAGE = Path(__file__).parents[2] / "docs" / "coverage.md"
 LEFT = 0.65  # of the parameters, at cuts of 30 % of the units: what counts as a real cut
 
@@ -32,6 +34,8 @@ def summarise(rows: Mapping[str, dict[str, Any]], verdict: Verdict) -> dict[str,
             why[reason] += elements / row["parameters"]
     return {
         "models": len(rows),
+        "zoo": len(ZOO),
+        "commits": sorted({row["commit"] for row in rows.values()}),
         "families": dict(Counter(row["family"] for row in rows.values())),
         "exportable": len(exportable),
         "not_exportable": {n: row["export"]["error"] for n, row in rows.items() if "error" in row.get("export", {})},
@@ -92,7 +96,12 @@ def _head(figures: Mapping[str, Any]) -> list[str]:
         "",
         "Written by `python -m benchmarks.coverage`. Models have random weights of which none is constant; 30 % and "
         "60 % of the units of every group are drawn at random and cut, once of the exact groups alone and once of all. "
-        "Heads and their widths are groups of their own, so that a weight that carries both loses more than 30 %.",
+        "Heads and their widths are groups of their own, so that a weight that carries both loses more than 30 %. "
+        "A group is exact when cutting it equals zeroing it; the residual stream of a transformer passes layer norms and "
+        "is not: with exact groups only, its width stays, and heads and hidden layers are what can go.",
+        "",
+        f"{figures['models']} of the {figures['zoo']} models of the zoo have been run, at the commits "
+        f"{', '.join(figures['commits'])}; a model that failed was run again after a mend.",
         "",
         "| what | figure |",
         "|---|---|",
