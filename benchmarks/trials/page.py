@@ -97,8 +97,8 @@ def _head(figures: Mapping[str, Any]) -> list[str]:
         "Written by `python -m benchmarks.coverage`. Models have random weights of which none is constant; 30 % and "
         "60 % of the units of every group are drawn at random and cut, once of the exact groups alone and once of all. "
         "Heads and their widths are groups of their own, so that a weight that carries both loses more than 30 %. "
-        "A group is exact when cutting it equals zeroing it; the residual stream of a transformer passes layer norms and "
-        "is not: with exact groups only, its width stays, and heads and hidden layers are what can go.",
+        "A group is exact when cutting it equals zeroing it; the residual stream of a transformer passes layer norms, "
+        "which makes it inexact: with exact groups only, its width stays, and heads and hidden layers can go.",
         "",
         f"{figures['models']} of the {figures['zoo']} models of the zoo have been run, at the commits "
         f"{', '.join(figures['commits'])}; a model that failed was run again after a mend.",
