@@ -1,9 +1,9 @@
 """How long a structural cut takes, how it grows with the model, and how much memory it needs.
 
 ResNet-50, BERT-base, ViT-B/16 and Llama-like decoders (bfloat16) of up to a billion parameters, each in a process of
-its own with one thread: 30 % of every group goes. Times are CPU seconds of that process, so that other work on the machine
-does not count. Memory is the peak of resident memory during the cut, as a multiple of the weights: 1 is what the model
-itself holds. The proof is timed for models of up to 300 million parameters.
+its own with one thread: 30 % of every group goes. Times are CPU seconds of that process, so that other work on the
+machine counts little. Memory is the peak of resident memory during the cut, as a multiple of the weights: 1 is what
+the model itself holds. The proof is timed for models of up to 300 million parameters.
 """
 
 import argparse

@@ -270,34 +270,37 @@ Places: TypeAlias = tuple[tuple[int, int], ...]
 
 
 def _alike(
-    places: Mapping[int, list[tuple[int, int]]], companies: Mapping[int, list[int]]
+    places: Mapping[int, list[tuple[int, int]]], companies: NDArray[np.int64]
 ) -> Iterator[tuple[Places, list[int]]]:
     """Ids are units of one group when they occupy the same dimensions equally often, and go everywhere together."""
-    alike: dict[tuple[Places, tuple[int, ...]], list[int]] = defaultdict(list)
+    alike: dict[tuple[Places, int], list[int]] = defaultdict(list)
     for i, where in places.items():
-        alike[tuple(where), tuple(companies.get(i, ()))].append(i)
+        alike[tuple(where), int(companies[i])].append(i)
     return ((where, ids) for (where, _), ids in alike.items())
 
 
-def _companies(labelling: Labelling) -> dict[int, list[int]]:
-    """For each free id, the sets of ids that share a dimension somewhere in the graph, by number.
+def _companies(labelling: Labelling) -> NDArray[np.int64]:
+    """For each id the number of its company: free ids of one company share every dimension of the graph, or none.
 
     Two halves of one weight that a split sends different ways are thus two groups: neither half may vanish.
     """
     seen: dict[int, Ids] = {}
-    numbers: dict[bytes, int] = {}
-    companies: dict[int, list[int]] = defaultdict(list)
+    met: set[bytes] = set()
+    company = np.zeros(labelling.atoms.count, dtype=np.int64)
+    count = 1
     for labels in labelling.labels.values():
         for label in (label for each in labels for label in each):
             if label is None or id(label) in seen:
                 continue
             seen[id(label)] = label
             ids = labelling.atoms.free(label)
-            if len(ids) and ids.tobytes() not in numbers:
-                number = numbers.setdefault(ids.tobytes(), len(numbers))
-                for i in ids.tolist():
-                    companies[i].append(number)
-    return companies
+            if len(ids) and ids.tobytes() not in met:
+                met.add(ids.tobytes())
+                # Those of a company that are met here part from those that are not.
+                before, parted = np.unique(company[ids], return_inverse=True)
+                company[ids] = count + parted
+                count += len(before)
+    return company
 
 
 def _place_in_model(found: tuple[Places, list[int]]) -> tuple[int, int]:
