@@ -85,7 +85,6 @@ PATCHES = rows(
         },
         "SiglipForImageClassification": {"vision_config": SMALL, "text_config": {"vocab_size": 9}},
         "CLIPForImageClassification": {"vision_config": SMALL, "text_config": {"vocab_size": 9}},
-        "YolosForObjectDetection": {"image_size": [SIZE, SIZE], "num_detection_tokens": 4},
         "DPTForDepthEstimation": {
             "backbone_out_indices": [0, 1, 2, 3],
             "neck_hidden_sizes": [8, 12, 16, 20],
@@ -212,6 +211,14 @@ DETECTORS = rows(
     Logits,
 )
 
+LOOKERS = rows(
+    "object detection",
+    lambda: images(SIZE),
+    SMALL | {"image_size": [SIZE, SIZE]},
+    {"YolosForObjectDetection": {"num_detection_tokens": 4}},
+    Logits,
+)
+
 VIDEOS = rows(
     "video",
     clip,
@@ -223,4 +230,4 @@ VIDEOS = rows(
     },
 )
 
-ENTRIES: tuple[Entry, ...] = (*PATCHES, *HIERARCHIES, *DETECTORS, *VIDEOS)
+ENTRIES: tuple[Entry, ...] = (*PATCHES, *HIERARCHIES, *DETECTORS, *LOOKERS, *VIDEOS)

@@ -238,16 +238,6 @@ STATE_SPACES = rows(
             "mamba_dt_rank": 4,
             "use_mamba_kernels": False,
         },
-        "ZambaForCausalLM": {
-            "num_hidden_layers": 3,
-            "attention_hidden_size": 64,
-            "attention_head_dim": 16,
-            "mamba_d_state": 8,
-            "mamba_dt_rank": 4,
-            "n_mamba_heads": 2,
-            "use_mamba_kernels": False,
-            "layers_block_type": ["mamba", "hybrid", "mamba"],
-        },
         "Zamba2ForCausalLM": GROUPED
         | {
             "mamba_d_state": 8,
@@ -303,7 +293,6 @@ PAGES = rows(
     {
         "LayoutLMForTokenClassification": {"max_2d_position_embeddings": 1024},
         "LiltForTokenClassification": {"max_2d_position_embeddings": 1024, "hidden_size": 48},
-        "BrosForTokenClassification": {},
     },
 )
 

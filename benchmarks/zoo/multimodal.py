@@ -276,7 +276,7 @@ TIME = [
         past_and_future,
         SERIES,
         {
-            "InformerModel": {"attention_type": "full"},
+            "InformerModel": {"attention_type": "full", "distil": False},
             "TimeSeriesTransformerModel": {},
             "AutoformerModel": {"label_length": 4, "moving_average": 3},
         },
