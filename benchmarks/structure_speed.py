@@ -183,11 +183,10 @@ def main() -> None:
         held = f"memory {found[name]['memory']:.2f}, consumed {found[name]['memory_consumed']:.2f}"
         print(f"{name:10} {found[name]['params'] / 1e6:6.0f}M  {times}  {held}", flush=True)
     decoders = [found[name] for name in DECODERS]
+    params = [row["params"] for row in decoders]
     growth = {
-        "couple_with_nodes": exponent([row["nodes"] for row in decoders], [row["couple_s"] for row in decoders]),
-        "beside_export_with_params": exponent(
-            [row["params"] for row in decoders], [row["beside_export_s"] for row in decoders]
-        ),
+        f"{part}_with_params": exponent(params, [row[f"{part}_s"] for row in decoders])
+        for part in ("couple", "cut", "beside_export")
     }
     met = {name: found[name]["beside_export_s"] <= limit for name, limit in TARGETS.items()}
     met["memory_consumed"] = max(row["memory_consumed"] for row in found.values()) <= MEMORY_TARGET
