@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -89,7 +90,7 @@ def prove_bypass(captured: Captured, candidate: nn.Module, blocks: Sequence[Bloc
     own = {name for name, _ in (*candidate.named_parameters(), *candidate.named_buffers())}
     noise = {name: value for name, value in noise_for(captured.tensors, seed).items() if name in own}
     ends = {end for block in blocks for residual in block.residuals for end in residual.ends}
-    reference = _Severed(captured, noise, ends)
+    reference = partial(_Severed, captured, noise, ends)
     return compare(captured, candidate, reference, noise, "original whose branches add zero", seed=seed)
 
 

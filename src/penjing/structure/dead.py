@@ -51,7 +51,7 @@ def dead_units(coupling: Coupling, *, spare: Collection[str] = (), seed: int = 0
     """
     look = _Look(coupling)
     captured = coupling.captured
-    with preserved_randomness(), torch.enable_grad(), InDouble():  # type: ignore[no-untyped-call]
+    with preserved_randomness(), torch.enable_grad(), InDouble():
         for example in probes(captured, seed):
             inputs = captured.flatten(example.args, example.kwargs)
             look.differentiate(inputs, seed)

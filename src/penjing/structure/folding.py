@@ -24,8 +24,7 @@ from torch import Tensor, fx, nn
 from penjing.structure.coupling import Coupling, Removal, Units
 from penjing.structure.layers import Layer, is_read
 from penjing.structure.precision import InDouble
-from penjing.structure.probes import probes
-from penjing.structure.reference import Masked, Original, removed_indices
+from penjing.structure.reference import Masked, Original, removed_indices, run_on_probes
 from penjing.structure.rules import bind, operator_name
 from penjing.structure.surgery import Surgery, kept_indices
 from penjing.workload.modes import preserved_randomness
@@ -95,10 +94,8 @@ def fold(
     readers = [reader for reader in _readers(coupling, removal) if reader.takes not in spare]
     if not readers or not (intact or _leaves_constants(coupling, removal, readers)):
         return Folding(intact=intact)
-    run = _Constants(coupling, removal, readers, intact)
-    with preserved_randomness(), torch.no_grad(), InDouble():  # type: ignore[no-untyped-call]
-        for example in probes(coupling.captured, seed):
-            run.run(*coupling.captured.flatten(example.args, example.kwargs))
+    with preserved_randomness(), torch.no_grad(), InDouble():
+        run, _, _ = run_on_probes(lambda: _Constants(coupling, removal, readers, intact), coupling.captured, seed)
         constants = {reader.layer.node.name: run.constants(reader.layer) for reader in readers}
         return _settled(coupling, removal, readers, constants, run.space, intact)
 

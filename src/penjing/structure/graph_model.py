@@ -5,8 +5,9 @@ from typing import Any
 
 from torch import Tensor, fx, nn
 
-from penjing.structure.capture import Captured, Signature
+from penjing.structure.capture import Captured
 from penjing.structure.rules import operator_name
+from penjing.structure.signature import Signature
 
 # Operators that behave differently in training, and the argument that says so.
 _MODES = {
@@ -30,6 +31,11 @@ def count_batch(counter: Tensor, training: bool, momentum: float | None) -> floa
     if momentum is not None:
         return momentum
     return 1.0 / float(counter) if training else 0.0
+
+
+def signature_of(model: "GraphModel") -> Signature:
+    """How a call of a graph becomes its flat inputs; no attribute, for those have the names that the user gave."""
+    return model._call_signature
 
 
 class GraphModel(nn.Module):

@@ -4,13 +4,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, fx
+from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from penjing.structure.surgery import copy_graph
 
 SHORT_FLOATS = (torch.float32, torch.float16, torch.bfloat16)
+_AROUND = ("bernoulli", "normal", "poisson", "binomial")  # what they draw lies around their first argument
+_FLOATS = ("rand", "randn", "rand_like", "randn_like", "normal_", "uniform_", "exponential_", "bernoulli_")
+_NUMBERS = ("randint", "randint_like", "randperm", "multinomial", "random_")
 
 
 def in_double(graph: fx.Graph) -> fx.Graph:
@@ -25,9 +28,11 @@ def in_double(graph: fx.Graph) -> fx.Graph:
 
 
 class InDouble(TorchDispatchMode):
-    """While it is active, dtypes that name a shorter float mean float64, and what is created in one is lengthened.
+    """While it is active, everything is computed in float64, and nothing is random.
 
-    It acts on the operators that a graph would record, so that a module of any class computes as its graph does.
+    Tensors of a shorter float are converted when an operator reads them, so that a module of any class computes as its
+    graph does and no copy of it is made; dtypes that name a shorter float mean float64. `added`, by the id of a
+    tensor, is added to it then. What would be drawn is a constant, or the mean around which it is drawn.
 
     >>> with InDouble():
     ...     torch.ones(1, dtype=torch.float64).float().dtype, torch.zeros(2).dtype, torch.arange(2).dtype
@@ -36,16 +41,76 @@ class InDouble(TorchDispatchMode):
 
     supports_higher_order_operators = True
 
+    def __init__(self, added: Mapping[int, Tensor] | None = None) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._added = added or {}
+        self._long: dict[int, tuple[Tensor, Tensor]] = {}
+        self._converting = False
+
     def __torch_dispatch__(
         self, func: Any, types: Sequence[type], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         """Run an operator in float64."""
-        args, kwargs = pytree.tree_map_only(torch.dtype, _lengthened, (tuple(args), dict(kwargs or {})))
+        if self._converting:
+            return func(*args, **(kwargs or {}))
+        args, kwargs = self.read_all(args), self.read_all(kwargs or {})
+        if func is torch.ops.aten._assert_tensor_metadata.default:
+            return None
         func = _IN_DOUBLE.get(func, func)
-        return pytree.tree_map_only(Tensor, lambda x: x.to(_lengthened(x.dtype)), func(*args, **kwargs))
+        result = _undrawn(func, args, kwargs) if _is_random(func) else func(*args, **kwargs)
+        return _lengthened(result) if isinstance(result, Tensor) else pytree.tree_map(_lengthened, result)
+
+    def read_all(self, values: Any) -> Any:
+        """Arguments as an operator sees them."""
+        if isinstance(values, Tensor | torch.dtype):
+            return self.read(values)
+        if type(values) in (list, tuple):  # these are nearly all; pytree knows the rest
+            return type(values)(map(self.read_all, values))
+        if type(values) is dict:
+            return {name: self.read_all(value) for name, value in values.items()}
+        return values if isinstance(values, int | float | str | None) else pytree.tree_map(self.read, values)
+
+    def read(self, value: Any) -> Any:
+        """A value as an operator sees it."""
+        if isinstance(value, torch.dtype):
+            return _lengthened(value)
+        if not isinstance(value, Tensor) or (value.dtype not in SHORT_FLOATS and id(value) not in self._added):
+            return value
+        if id(value) in self._long:
+            return self._long[id(value)][1]
+        self._converting = True  # where this is called from outside, the operators below come here as well
+        long = value.to(torch.float64)
+        if id(value) in self._added:
+            long = long + self._added[id(value)]
+        self._converting = False
+        if not isinstance(value, nn.Parameter):  # a buffer may be written to: what is written must be found again
+            self._long[id(value)] = value, long
+        return long
+
+
+def _is_random(func: Any) -> bool:
+    seeded = isinstance(func, torch._ops.OpOverload) and torch.Tag.nondeterministic_seeded in func.tags
+    return seeded and func._schema.name.removeprefix("aten::") in (*_AROUND, *_FLOATS, *_NUMBERS, "native_dropout")
+
+
+def _undrawn(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+    """What a random operator gives where both sides of a comparison must see the same, whatever their widths."""
+    name = func._schema.name.removeprefix("aten::")
+    if name == "native_dropout":
+        return args[0].clone(), torch.ones_like(args[0], dtype=torch.bool)
+    if name in _AROUND and isinstance(args[0], Tensor):
+        return args[0].clone()
+    torch.manual_seed(0)  # for whole numbers, such as permutations
+    result = func(*args, **kwargs)
+    if name in _NUMBERS:
+        return result
+    return result.fill_(1.0 if name == "bernoulli_" else 0.5)
 
 
 def _lengthened(leaf: Any) -> Any:
+    """A tensor or dtype in float64 where it is a shorter float."""
+    if isinstance(leaf, Tensor):
+        return leaf.double() if leaf.dtype in SHORT_FLOATS else leaf
     return torch.float64 if isinstance(leaf, torch.dtype) and leaf in SHORT_FLOATS else leaf
 
 

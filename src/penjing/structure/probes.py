@@ -1,6 +1,7 @@
 """What a model is probed with: its example and a random input like it, and noise that no zero can hide from."""
 
 from collections.abc import Mapping, Sequence
+from enum import IntEnum
 
 import torch
 from torch import Tensor
@@ -16,24 +17,54 @@ def batches_of(captured: Captured) -> tuple[int, int]:
     return (size, size) if captured.fixed_batch else (min(size, 2), min(size, 2) + 1)
 
 
-def probes(captured: Captured, seed: int) -> list[ExampleInputs]:
+class Care(IntEnum):
+    """How far a random input may be from the example."""
+
+    BOLD = 0  # integers in another order, floats drawn
+    INTEGERS = 1  # integers as they are
+    ALL = 2  # all as it is
+
+
+CARE = tuple(Care)
+
+
+def probes(captured: Captured, seed: int, care: Care = Care.BOLD) -> list[ExampleInputs]:
     """The example at one batch size and a random input like it at another, in float64."""
     generator = torch.Generator().manual_seed(seed)
     examples = []
-    for random, size in zip((False, True), batches_of(captured), strict=True):
+    for careful, size in zip((Care.ALL, care), batches_of(captured), strict=True):
         example = captured.example.with_batch(size)
-        converted = {id(tensor): _like(tensor, generator, random) for tensor in example.tensors}
+        converted = {id(tensor): _like(tensor, generator, careful) for tensor in example.tensors}
         args, kwargs = pytree.tree_map(lambda leaf: converted.get(id(leaf), leaf), (example.args, dict(example.kwargs)))  # noqa: B023
         examples.append(ExampleInputs(args, kwargs))
     return examples
 
 
-def _like(tensor: Tensor, generator: torch.Generator, random: bool) -> Tensor:
+def _like(tensor: Tensor, generator: torch.Generator, care: Care) -> Tensor:
     """A tensor of the same shape, device and range of values; floats become float64."""
-    if not random:
-        return tensor.double() if tensor.is_floating_point() else tensor
-    if tensor.is_floating_point():
-        return torch.randn(tensor.shape, generator=generator, dtype=torch.float64).to(tensor.device)
+    if not tensor.is_floating_point():
+        return tensor if care > Care.BOLD else _shuffled(tensor, generator)
+    tensor = tensor.double()
+    return tensor if care is Care.ALL or not tensor.numel() else _drawn(tensor, generator)
+
+
+def _drawn(tensor: Tensor, generator: torch.Generator) -> Tensor:
+    """Values within the range of the example, where it has one: images in [0, 1] stay there, and lengths whole.
+
+    >>> _drawn(torch.tensor([0.5, 2.0, 1.0]).double(), torch.Generator().manual_seed(0)).aminmax().min >= 0.5
+    tensor(True)
+    """
+    low, high = (float(bound) for bound in tensor.aminmax())
+    if low == high:  # it tells no range: zeros stand for anything, another constant for its sign and size
+        drawn = torch.randn(tensor.shape, generator=generator, dtype=torch.float64).to(tensor.device)
+        return drawn if low == 0 else low * (1 + drawn.tanh() / 2)
+    if bool((tensor == tensor.round()).all()):
+        return _shuffled(tensor, generator)
+    drawn = torch.rand(tensor.shape, generator=generator, dtype=torch.float64).to(tensor.device)
+    return low + (high - low) * drawn
+
+
+def _shuffled(tensor: Tensor, generator: torch.Generator) -> Tensor:
     order = torch.randperm(tensor.numel(), generator=generator).to(tensor.device)
     return tensor.flatten()[order].reshape(tensor.shape)
 
@@ -50,7 +81,10 @@ def noise_for(tensors: Mapping[str, Tensor], seed: int) -> dict[str, Tensor]:
 
 
 def _is_constant(tensor: Tensor) -> bool:
-    return tensor.is_floating_point() and tensor.numel() > 0 and bool((tensor == tensor.flatten()[0]).all())
+    if not tensor.is_floating_point() or not tensor.numel():
+        return False
+    flat = tensor.flatten()
+    return all(bool((values == flat[0]).all()) for values in (flat[:64], flat))  # a few tell of most that they vary
 
 
 def leaves(outputs: object) -> Sequence[Tensor]:

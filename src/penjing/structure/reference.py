@@ -3,39 +3,108 @@
 Parameters are converted one at a time, when the graph reads them, so that no second model lies in memory.
 """
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import torch
-from torch import Tensor, fx
+from torch import Tensor, fx, nn
 
 from penjing.structure.capture import Captured
 from penjing.structure.coupling import Coupling, Removal
 from penjing.structure.precision import in_double
+from penjing.structure.probes import CARE, leaves, probes
 from penjing.structure.rules import Labels, Ruling
 from penjing.structure.surgery import rewrite
+from penjing.workload.inputs import ExampleInputs
 
 
-class Original(fx.Interpreter):
-    """The original graph in float64, with noise added to some of its tensors by name."""
+class InFloat64(fx.Interpreter):
+    """A graph in float64, with something added to some of the tensors that it reads, by name; its modes are eval."""
 
-    def __init__(self, captured: Captured, noise: Mapping[str, Tensor]) -> None:
-        graph = in_double(captured.module.graph)
-        super().__init__(fx.GraphModule({**captured.subgraphs, **captured.tensors}, graph))
-        self.noise = noise
+    can_fail = False  # whether it can be nudged, and outputs must move then
+    nudging = False  # whether the call that is being run is nudged
+
+    def __init__(self, root: nn.Module, graph: fx.Graph, added: Mapping[str, Tensor]) -> None:
+        super().__init__(root, graph=_read_late(in_double(graph)))
+        self.added = added
 
     def run_node(self, n: fx.Node) -> Any:
         result = super().run_node(n)
         if n.op == "get_attr" and isinstance(result, Tensor):
             return self.parameter(n, result)
-        return result
+        return False if n.op == "get_attr" and isinstance(result, bool) else result
 
     def parameter(self, node: fx.Node, tensor: Tensor) -> Tensor:
-        """The value of a parameter, buffer or constant."""
-        name = str(node.target)
-        if not tensor.is_floating_point():
-            return tensor
-        return tensor.double() + self.noise[name] if name in self.noise else tensor.double()
+        """The value of a parameter, buffer or constant: a new tensor."""
+        tensor = tensor.to(torch.float64, copy=True) if tensor.is_floating_point() else tensor.clone()
+        added = self.added.get(str(node.target))
+        return tensor if added is None else tensor.add_(added)
+
+    def run_all(self, calls: Sequence[Sequence[Any]], *, nudge: bool = False) -> list[Any]:
+        """Run several calls node by node, so that each parameter is converted once for all; the last may be nudged."""
+        environments: list[dict[fx.Node, Any]] = [{} for _ in calls]
+        arguments = [iter(call) for call in calls]
+        results: list[Any] = []
+        for node in self.graph.nodes:
+            shared = node.op == "get_attr" and not any(map(_may_write, node.users))
+            for i, environment in enumerate(environments):
+                self.env, self.args_iter = environment, arguments[i]
+                self.nudging = nudge and i == len(calls) - 1
+                environment[node] = environments[0][node] if shared and i else self.run_node(node)
+            results = [environment[node] for environment in environments]
+            for last in self.user_to_last_uses.get(node, ()):
+                for environment in environments:
+                    del environment[last]
+        return results
+
+
+def _read_late(graph: fx.Graph) -> fx.Graph:
+    """Move every parameter to its first use: exported graphs read them all at the beginning."""
+    place = {node: i for i, node in enumerate(graph.nodes)}
+    for node in list(graph.nodes):
+        if node.op == "get_attr" and node.users:
+            min(node.users, key=place.__getitem__).prepend(node)
+    return graph
+
+
+def _may_write(node: fx.Node) -> bool:
+    return not isinstance(node.target, torch._ops.OpOverload) or node.target._schema.is_mutable
+
+
+Runs = TypeVar("Runs", bound=InFloat64)
+
+
+def run_on_probes(
+    make: Callable[[], Runs], captured: Captured, seed: int
+) -> tuple[Runs, list[ExampleInputs], list[Sequence[Tensor]]]:
+    """Run an original on both probes, the boldest that it takes; where it can be nudged, also on the first nudged.
+
+    Bold inputs can be ones that a model refuses, or on which it gives nan: indices out of order, masks that hide all.
+    """
+    for care in CARE:
+        run = make()
+        examples = probes(captured, seed, care)
+        calls = [captured.flatten(example.args, example.kwargs) for example in examples]
+        try:
+            outputs = [leaves(each) for each in run.run_all(calls + calls[:1] * run.can_fail, nudge=run.can_fail)]
+        except (RuntimeError, IndexError, ValueError):
+            if care is CARE[-1]:
+                raise
+        else:
+            if care is CARE[-1] or _is_finite(outputs[1]) or not _is_finite(outputs[0]):
+                break
+    return run, examples, outputs
+
+
+def _is_finite(outputs: Sequence[Tensor]) -> bool:
+    return all(bool(output.isfinite().all()) for output in outputs if output.is_floating_point())
+
+
+class Original(InFloat64):
+    """The original graph in float64, with noise added to some of its tensors by name."""
+
+    def __init__(self, captured: Captured, noise: Mapping[str, Tensor]) -> None:
+        super().__init__(captured.module, captured.module.graph, noise)
 
 
 class Masked(Original):
@@ -55,7 +124,7 @@ class Masked(Original):
 
     def parameter(self, node: fx.Node, tensor: Tensor) -> Tensor:
         """The value of a parameter with its removed slices zero."""
-        return mask(super().parameter(node, tensor), self.labels[node.name][0], self.removal)
+        return mask_(super().parameter(node, tensor), self.labels[node.name][0], self.removal)
 
     def _restricted(self, node: fx.Node, ruling: Ruling) -> Any:
         """Run an operator on the kept indices of its inputs and put zeros around its outputs."""
@@ -93,10 +162,15 @@ class Masked(Original):
 
 def mask(tensor: Tensor, labels: Labels, removal: Removal, *, but: int | None = None) -> Tensor:
     """A tensor in which every removed slice is zero, along every dimension but one."""
+    return mask_(tensor.clone(), labels, removal, but=but)
+
+
+def mask_(tensor: Tensor, labels: Labels, removal: Removal, *, but: int | None = None) -> Tensor:
+    """The same in place."""
     for dim, label in enumerate(labels):
         gone = None if dim == but else removed_indices(label, removal)
         if gone is not None:
-            tensor = tensor.index_fill(dim, gone.to(tensor.device), 0)
+            tensor.index_fill_(dim, gone.to(tensor.device), 0)
     return tensor
 
 
