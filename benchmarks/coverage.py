@@ -66,6 +66,7 @@ def run(entry: Entry, known: dict[str, Any], now: str, quick: bool) -> dict[str,
         "family": entry.family,
         "held_out": entry.held_out,
         "version": now,
+        "commit": commit(),
         "quick": quick,
         "when": start,
     }
