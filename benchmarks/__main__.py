@@ -29,6 +29,7 @@ ORDER = (
     "depth",
     "verdict_size",
     "resnet20_fashion",
+    "resnet20_peer",
     "coverage",
 )
 USUAL = {
@@ -41,6 +42,7 @@ USUAL = {
     "depth": "5 minutes, and 20 more the first time",
     "verdict_size": "10 minutes",
     "resnet20_fashion": "1 hour, and 20 minutes more the first time",
+    "resnet20_peer": "2 hours, and 1 more the first time",
     "coverage": "1 hour; what has a result of the same code is skipped",
 }
 

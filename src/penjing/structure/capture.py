@@ -202,9 +202,14 @@ def _each_shape(model: nn.Module, example: ExampleInputs, dynamic_shapes: Any) -
     """Dynamic shapes as torch.export.export takes them, leaf by leaf."""
     names = positional_names(model)
     call = by_name(names, example.args, example.kwargs)
-    given = dynamic_shapes if isinstance(dynamic_shapes, Mapping) else by_name(names, dynamic_shapes, {})
+    if isinstance(dynamic_shapes, Mapping):
+        given = dict(dynamic_shapes)
+    else:
+        named, rest = tuple(dynamic_shapes[: len(names)]), tuple(dynamic_shapes[len(names) :])
+        nested = len(rest) == 1 and isinstance(rest[0], tuple | list) and len(example.args) != len(names) + 1
+        given = by_name(names, (*named, *(rest[0] if nested else rest)), {})  # torch.export takes *args as one
     try:
-        return pytree.tree_structure(call).flatten_up_to(dict(given))
+        return pytree.tree_structure(call).flatten_up_to(given) if given else [None] * len(pytree.tree_leaves(call))
     except ValueError as problem:
         raise CaptureError(
             f"dynamic_shapes has not the structure of the call, which has the arguments {', '.join(call)}: {problem}"

@@ -196,7 +196,7 @@ def units(*names: str) -> dict[str, Units]:
 def test_what_passes_is_found_by_halves() -> None:
     names = [f"layers.{i}.{part}" for part in ("q", "v", "mlp", "gate") for i in range(12)]
     fate = _Fate({name for name in names if name.endswith(".v")})
-    best, refused = bisect(fate, units(*names))
+    best, refused = bisect(fate, units(*names), "it fails")
     assert best is not None
     assert best.removed.keys() == {name for name in names if not name.endswith(".v")}
     assert refused.keys() == fate.refuse
@@ -206,7 +206,7 @@ def test_what_passes_is_found_by_halves() -> None:
 def test_one_layer_that_differs_does_not_spoil_the_others() -> None:
     names = [f"layers.{i}.mlp" for i in range(8)]
     fate = _Fate({"layers.5.mlp"})
-    best, refused = bisect(fate, units(*names))
+    best, refused = bisect(fate, units(*names), "it fails")
     assert best is not None
     assert len(best.removed) == 7
     assert "layers.5.mlp" in refused["layers.5.mlp"]
@@ -215,7 +215,7 @@ def test_one_layer_that_differs_does_not_spoil_the_others() -> None:
 def test_the_search_is_bounded() -> None:
     names = [chr(97 + i) for i in range(26)]
     fate = _Fate(set(names[::2]))
-    best, refused = bisect(fate, units(*names), proofs=10)
+    best, refused = bisect(fate, units(*names), "it fails", proofs=10)
     assert fate.tried == 10
     assert best is not None
     assert best.removed.keys() | refused.keys() == set(names)
@@ -223,7 +223,7 @@ def test_the_search_is_bounded() -> None:
 
 
 def test_nothing_passes() -> None:
-    best, refused = bisect(_Fate({"a"}), units("a"))
+    best, refused = bisect(_Fate({"a"}), units("a"), "it fails")
     assert best is None
     assert list(refused) == ["a"]
 

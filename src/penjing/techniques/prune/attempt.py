@@ -56,14 +56,14 @@ def largest_proven(
         if whole.proof.passed:
             return whole, {}
         if eager_safe:
-            return bisect(in_place, removed)
+            return bisect(in_place, removed, whole.proof.what)
         refused = whole.proof.what
         other = gentler()
         if other is not None and (second := _in_place(state, other[0], folds)(other[1])).proof.passed:
             return second, {}
     as_graph = _as_graph(coupling, folds)
     whole = as_graph(removed)
-    done, failed = (whole, {}) if whole.proof.passed else bisect(as_graph, removed)
+    done, failed = (whole, {}) if whole.proof.passed else bisect(as_graph, removed, whole.proof.what)
     return (None if done is None else replace(done, refused=refused)), failed
 
 

@@ -32,16 +32,19 @@ class Attempt:
 Try = Callable[[Mapping[str, Units]], Attempt]
 
 
-def bisect(attempt: Try, removed: Mapping[str, Units], proofs: int = PROOFS) -> tuple[Attempt | None, dict[str, str]]:
+def bisect(
+    attempt: Try, removed: Mapping[str, Units], why: str, proofs: int = PROOFS
+) -> tuple[Attempt | None, dict[str, str]]:
     """Find a large part of a cut that passes where the whole does not, by halves, in a bounded number of proofs.
 
     Groups at the same place of repeated layers (`layers.0.mlp`, `layers.1.mlp`) nearly always share their fate: they
     are tried together, and one by one only where the first of them passes alone. What was not tried when the proofs are
-    spent is left whole. Give the largest part that passed, and why each of the other groups did not.
+    spent is left whole. Give the largest part that passed, and why each of the other groups did not; `why` is what the
+    whole failed of.
     """
     best: Attempt | None = None
     refused: dict[str, str] = {}
-    left, why = proofs, ""
+    left = proofs
 
     def passes(names: Sequence[str]) -> bool:
         nonlocal best, left, why
