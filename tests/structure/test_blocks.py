@@ -169,6 +169,18 @@ def test_the_proof_is_not_fooled_by_a_branch_that_starts_at_zero() -> None:
     assert prove_bypass(captured, bypass(captured, [block]).module, [block]).passed
 
 
+def test_nothing_is_proven_where_no_output_depends_on_the_branch() -> None:
+    class Chosen(Chain):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return super().forward(x) * 0 + x[:, :3]
+
+    captured = capture(Chosen(Residual(mlp()), Residual(mlp())).eval(), torch.randn(3, 4))
+    (block, _) = find_blocks(captured)
+    proof = prove_bypass(captured, bypass(captured, [block]).module, [block])
+    assert not proof.passed
+    assert "nothing is proven" in proof.what
+
+
 def test_an_activation_that_writes_its_input_leaves_a_skip_alone_that_is_read_later() -> None:
     _, captured = build("tapped")
     (block,) = find_blocks(captured)

@@ -85,7 +85,8 @@ def _is_read(skip: fx.Node, total: fx.Node, gone: Collection[fx.Node], flow: Flo
 def prove_bypass(captured: Captured, candidate: nn.Module, blocks: Sequence[Block], *, seed: int = 0) -> Proof:
     """Compare a model without some blocks, by either route, with the original whose branches add zero.
 
-    As `prove`: in float64, with constant weights perturbed alike on both sides, for two inputs and two batch sizes.
+    As `prove`: in float64, with constant weights perturbed alike on both sides, for two inputs and two batch sizes, and
+    only where outputs move when the branches add something.
     """
     own = {name for name, _ in (*candidate.named_parameters(), *candidate.named_buffers())}
     noise = {name: value for name, value in noise_for(captured.tensors, seed).items() if name in own}
@@ -100,7 +101,15 @@ class _Severed(Original):
     def __init__(self, captured: Captured, noise: Mapping[str, Tensor], ends: Collection[str]) -> None:
         super().__init__(captured, noise)
         self._ends = ends
+        self.can_fail = bool(ends)
 
     def run_node(self, n: fx.Node) -> Any:
         result = super().run_node(n)
-        return torch.zeros_like(result) if n.name in self._ends else result
+        if n.name not in self._ends:
+            return result
+        # The nudge is a wave, because a norm behind the sum would take a constant away.
+        return _wave(result) if self.nudging else torch.zeros_like(result)
+
+
+def _wave(like: Tensor) -> Tensor:
+    return torch.arange(like.numel(), device=like.device, dtype=like.dtype).cos().reshape(like.shape)
