@@ -147,8 +147,6 @@ def main() -> None:
         for name in args.only:
             for removed in REMOVED[:1] if name == "control" else REMOVED:
                 rows.append({"seed": seed, **carry_out(w, seed, name, removed)})
-    if {"control", *METHODS} - set(args.only):
-        return
     for row in rows:
         if row["method"].startswith("penjing"):
             row["times_faster"] = faster(row, [r for r in rows if r["seed"] == row["seed"] and r is not row], args.data)
