@@ -51,7 +51,7 @@ def dead_units(coupling: Coupling, *, spare: Collection[str] = (), seed: int = 0
     """
     look = _Look(coupling)
     captured = coupling.captured
-    with preserved_randomness(), torch.enable_grad(), InDouble():
+    with preserved_randomness(), torch.enable_grad():
         for example in probes(captured, seed):
             inputs = captured.flatten(example.args, example.kwargs)
             look.differentiate(inputs, seed)
@@ -169,7 +169,9 @@ class _Look:
     def differentiate(self, inputs: Sequence[Any], seed: int) -> None:
         """Run the original on inputs; look at values, and at the gradients of all outputs at once."""
         run = _Differentiable(self._coupling, self.ends)
-        read = [tensor for tensor in (*leaves(run.run(*inputs)), *run.read) if tensor.requires_grad]
+        with InDouble():
+            outputs = leaves(run.run(*inputs))
+        read = [tensor for tensor in (*outputs, *run.read) if tensor.requires_grad]
         generator = torch.Generator().manual_seed(seed)
         weights = [0.5 + torch.rand(each.shape, generator=generator, dtype=each.dtype).to(each.device) for each in read]
         seen = [value for value, _ in run.seen]
@@ -188,7 +190,8 @@ class _Look:
         """Run the original in float64; look for what is zero."""
         run = _WatchedOriginal(self._coupling.captured, {})
         run.ends = self.ends
-        run.run(*inputs)
+        with torch.no_grad(), InDouble():
+            run.run(*inputs)
 
     def live(self, dead: Callable[[str, _End], Mask]) -> Ids:
         """The candidates that are not dead in some call, in none of its inputs."""

@@ -23,7 +23,6 @@ from torch import Tensor, fx, nn
 
 from penjing.structure.coupling import Coupling, Removal, Units
 from penjing.structure.layers import Layer, is_read
-from penjing.structure.precision import InDouble
 from penjing.structure.reference import Masked, Original, removed_indices, run_on_probes
 from penjing.structure.rules import bind, operator_name
 from penjing.structure.surgery import Surgery, kept_indices
@@ -94,7 +93,7 @@ def fold(
     readers = [reader for reader in _readers(coupling, removal) if reader.takes not in spare]
     if not readers or not (intact or _leaves_constants(coupling, removal, readers)):
         return Folding(intact=intact)
-    with preserved_randomness(), torch.no_grad(), InDouble():
+    with preserved_randomness(), torch.no_grad():
         run, _, _ = run_on_probes(lambda: _Constants(coupling, removal, readers, intact), coupling.captured, seed)
         constants = {reader.layer.node.name: run.constants(reader.layer) for reader in readers}
         return _settled(coupling, removal, readers, constants, run.space, intact)

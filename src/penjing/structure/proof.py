@@ -20,7 +20,6 @@ from penjing.structure.coupling import Coupling, Removal, Units
 from penjing.structure.folding import Folding
 from penjing.structure.graph_model import GraphModel
 from penjing.structure.layers import Layer
-from penjing.structure.precision import InDouble
 from penjing.structure.probes import batches_of, noise_for, probes
 from penjing.structure.reference import InFloat64, Masked, Original, mask, removed_indices, run_on_probes
 from penjing.structure.surgery import Cut, Surgery, kept_indices
@@ -103,27 +102,29 @@ def compare(
     *,
     exact: bool = True,
     seed: int = 0,
+    tries: int = 4,
 ) -> Proof:
     """Run a candidate and a reference of the captured model on two inputs and two batch sizes, in float64.
 
     added: what is added to tensors of the candidate first, such as the noise that the reference has. original: what the
     reference is, in words. A third run of the reference is nudged where the cut is: if that moves no output, then a
-    wrong cut would not either, and nothing is proven.
+    wrong cut would not either, and nothing is proven, unless another of `tries` random inputs moves one.
     """
     with preserved_randomness(), torch.no_grad():
         try:  # a class that does not survive its cut says so at once
             early = 0 if isinstance(candidate, GraphModel) else 1
             found = run_in_float64(candidate, added, probes(captured, seed)[:early])
-            with InDouble():
-                run, examples, expected = run_on_probes(reference, captured, seed)
+            run, examples, expected = run_on_probes(reference, captured, seed)
             found += run_in_float64(candidate, added, examples[early:])
         except Exception as problem:  # the user's own forward may raise anything at its new widths
             return Proof(float("inf"), exact, False, f"it does not run: {_one_line(problem)}")
     worst = max(map(_difference, expected, found))
     if not worst <= TOLERANCE:
         return Proof(worst, exact, False, f"outputs differ by {worst:.1e} from the {original}")
-    if run.can_fail and not _difference(expected[0], expected[2]) > TOLERANCE:
-        return Proof(worst, exact, False, f"nothing is proven: {_blind(expected[0])}")
+    if run.can_fail and not _difference(expected[1], expected[2]) > TOLERANCE:
+        if tries > 1:  # a few units of a small model can all be inactive by chance
+            return compare(captured, candidate, reference, added, original, exact=exact, seed=seed + 1, tries=tries - 1)
+        return Proof(worst, exact, False, f"nothing is proven: {_blind(expected[1])}")
     first, second = batches_of(captured)
     return Proof(worst, exact, True, f"2 inputs, batches {first} and {second}")
 
