@@ -297,7 +297,9 @@ def test_report_before_the_original_is_measured(penjing_says: Penjing, tmp_path:
 @pytest.mark.slow
 def test_ctrl_c_leaves_a_run_that_goes_on(penjing_json: PenjingJson, home: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    program = [sys.executable, "-c", "from penjing.cli import main; main()"]
+    # A shell's background jobs, and what they start, ignore the signal: it is listened to again.
+    heard = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+    program = [sys.executable, "-c", f"{heard}; from penjing.cli import main; main()"]
     process = subprocess.Popen(
         [
             *program,
