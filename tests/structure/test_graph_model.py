@@ -204,3 +204,44 @@ def test_the_graph_is_exported_to_onnx() -> None:
     five = torch.randn(5, 3, 8, 8)
     (found,) = session.run(None, {session.get_inputs()[0].name: five.numpy()})
     torch.testing.assert_close(torch.from_numpy(found), graph(five), rtol=1e-4, atol=1e-5)
+
+
+def test_a_replica_of_data_parallel_training_runs_its_own_tensors() -> None:
+    """As torch.nn.parallel.replicate makes one for each device."""
+    graph = graph_of(nn.Sequential(nn.Linear(3, 2)), torch.ones(2, 3))
+    replica = graph._replicate_for_data_parallel()
+    part = graph.get_submodule("0")._replicate_for_data_parallel()
+    part._parameters = {name: value.detach() + 1 for name, value in graph.get_submodule("0")._parameters.items()}
+    replica._modules["0"] = part
+    x = torch.ones(2, 3)
+    torch.testing.assert_close(replica(x), graph(x) + 4)
+    torch.testing.assert_close(nn.DataParallel(graph)(x), graph(x))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_it_moves_to_another_dtype(dtype: torch.dtype) -> None:
+    model, example = ZOO["vgg"]()
+    graph = copy.deepcopy(graph_of(model.eval(), example)).to(dtype)
+    assert graph(example.to(dtype)).dtype == dtype
+    torch.testing.assert_close(graph(example.to(dtype)), model.to(dtype)(example.to(dtype)))
+
+
+def test_stochastic_depth_is_off_in_every_mode_of_a_graph() -> None:
+    """A branch that is dropped by chance in training is whole in the graph in every mode, for that is what was traced."""
+
+    class Depth(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a = nn.Linear(3, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.a(x)
+            if self.training:
+                y = y * (torch.rand(len(x), 1) < 0.5) * 2
+            return x + y
+
+    model = Depth()
+    graph = graph_of(model, torch.ones(2, 3))
+    x = torch.randn(5, 3)
+    torch.testing.assert_close(graph.eval()(x), model.eval()(x))
+    torch.testing.assert_close(graph.train()(x), model.eval()(x))

@@ -90,19 +90,21 @@ class GraphModel(nn.Module):
         source = self._graph.python_code("self")
         namespace = dict(source.globals)
         exec(compile(source.src, f"<graph of {self._title}>", "exec"), namespace)
-        run: Callable[..., Sequence[Any]] = namespace["forward"]
+        self.__dict__["_run"] = namespace["forward"]
+
+    @property
+    def forward(self) -> Callable[..., Any]:  # type: ignore[override]
+        """Run the graph; the arguments are those of the original's forward that were captured.
+
+        It is bound when it is asked for, so that a replica of data-parallel training runs its own tensors.
+        """
+        run: Callable[..., Sequence[Any]] = self.__dict__["_run"]
         signature = self._call_signature
 
         def call(*args: Any, **kwargs: Any) -> Any:
             return signature.unflatten(run(self, *signature.flatten(args, kwargs)))
 
         call.__signature__ = signature.inspected()  # type: ignore[attr-defined]
-        self.__dict__["_call"] = call
-
-    @property
-    def forward(self) -> Callable[..., Any]:  # type: ignore[override]
-        """Run the graph; the arguments are those of the original's forward that were captured."""
-        call: Callable[..., Any] = self.__dict__["_call"]
         return call
 
     @property
@@ -111,7 +113,7 @@ class GraphModel(nn.Module):
         return self._graph
 
     def __getstate__(self) -> dict[str, Any]:
-        return {key: value for key, value in self.__dict__.items() if key != "_call"}
+        return {key: value for key, value in self.__dict__.items() if key != "_run"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)  # type: ignore[no-untyped-call]
