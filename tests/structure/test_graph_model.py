@@ -227,7 +227,7 @@ def test_it_moves_to_another_dtype(dtype: torch.dtype) -> None:
 
 
 def test_stochastic_depth_is_off_in_every_mode_of_a_graph() -> None:
-    """A branch that is dropped by chance in training is whole in the graph in every mode, for that is what was traced."""
+    """A branch that chance drops in training is whole in the graph in every mode, for that is what was traced."""
 
     class Depth(nn.Module):
         def __init__(self) -> None:
