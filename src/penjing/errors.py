@@ -48,3 +48,12 @@ class ArtifactError(PenjingError):
 
 class RunError(PenjingError):
     """A run folder belongs to something else, or its journal is damaged."""
+
+
+def first_line(problem: BaseException) -> str:
+    """What an error says, on one line; its type where it says nothing.
+
+    >>> first_line(ValueError("\\n too wide \\nby two")), first_line(KeyError())
+    ('too wide', 'KeyError')
+    """
+    return next((line.strip() for line in str(problem).splitlines() if line.strip()), type(problem).__name__)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from penjing.errors import RuntimeUnavailable
+from penjing.errors import RuntimeUnavailable, first_line
 from penjing.runtimes.base import Program, Run, register_runtime
 from penjing.runtimes.capture import uses_quantized_operators
 from penjing.runtimes.quiet import quiet
@@ -95,7 +95,7 @@ class OnnxRuntime:
         try:
             session = ort.InferenceSession(folder / FILE, settings, providers=complete["providers"])
         except Exception as error:  # its own exception classes have no common public base
-            raise RuntimeUnavailable(f"onnxruntime cannot run {folder / FILE}: {_first_line(error)}") from error
+            raise RuntimeUnavailable(f"onnxruntime cannot run {folder / FILE}: {first_line(error)}") from error
         names = [node.name for node in session.get_inputs()]
 
         def run(arrays: Sequence[Array]) -> list[Array]:
@@ -118,7 +118,7 @@ def _convert(program: Program) -> "onnx_ir.Model":
         )
     except Exception as error:  # the exporter raises many kinds, all of which mean the same here
         raise RuntimeUnavailable(
-            f"the model cannot be written as ONNX (opset {OPSET}): {_first_line(error.__cause__ or error)}; replace "
+            f"the model cannot be written as ONNX (opset {OPSET}): {first_line(error.__cause__ or error)}; replace "
             "the operator, or use another runtime"
         ) from error
     assert converted is not None  # only an export of the old kind returns None
@@ -147,10 +147,6 @@ def _strip(model: "onnx_ir.Model") -> None:
                 value.metadata_props.clear()
     for value in (*model.graph.inputs, *model.graph.initializers.values()):
         value.metadata_props.clear()
-
-
-def _first_line(error: BaseException) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
 register_runtime(OnnxRuntime())

@@ -8,7 +8,7 @@ from penjing.structure.coupling import Coupling, Frozen, Group, Member, couple
 from penjing.structure.folding import Folding, fold
 from penjing.structure.graph_model import GraphModel
 from penjing.structure.in_place import attributes_after, cut_in_place, share, torn_by
-from penjing.structure.parts import Part, capture_parts
+from penjing.structure.parts import Part, capture_parts, capture_submodules
 from penjing.structure.proof import Proof, prove
 from penjing.structure.remap import remap_optimizer
 from penjing.structure.restore import restore, restore_graph, save_graph
@@ -33,6 +33,7 @@ __all__ = [
     "attributes_after",
     "capture",
     "capture_parts",
+    "capture_submodules",
     "couple",
     "cut",
     "cut_in_place",

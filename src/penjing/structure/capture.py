@@ -15,7 +15,7 @@ from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 from torch.nn.modules.batchnorm import _NormBase
 from torch.utils import _pytree as pytree
 
-from penjing.errors import CaptureError
+from penjing.errors import CaptureError, first_line
 from penjing.structure.inline import inline_wrappers
 from penjing.structure.rules import Shape, Shapes, owner_of
 from penjing.structure.signature import Signature, by_name, positional_names
@@ -178,7 +178,7 @@ def capture(model: nn.Module, example: Any, dynamic_shapes: Any = None) -> Captu
         if _depends_on_values(problem):
             raise
         captured = _captured(model, example, None)
-        return replace(captured, fixed_batch=_first_line(problem.__cause__ or problem))
+        return replace(captured, fixed_batch=first_line(problem.__cause__ or problem).rstrip("."))
 
 
 def _depends_on_values(problem: BaseException | None) -> bool:
@@ -332,12 +332,7 @@ def _explain(model: nn.Module, problem: Exception) -> str:
     ]
     where = f" at {own[-1].filename}:{own[-1].lineno} ({own[-1].line})" if own else ""
     return (
-        f"torch.export cannot capture {type(model).__name__}{where}: {_first_line(problem)}. Where the forward depends "
-        "on the values of tensors (if x.sum() > 0, tensor.item(), NMS), capture the submodule before that point, or "
-        "write the choice with torch.where or torch.cond"
+        f"torch.export cannot capture {type(model).__name__}{where}: {first_line(problem).rstrip('.')}. Where the "
+        "forward depends on the values of tensors (if x.sum() > 0, tensor.item(), NMS), capture the submodule before "
+        "that point, or write the choice with torch.where or torch.cond"
     )
-
-
-def _first_line(problem: BaseException) -> str:
-    lines = [line.strip() for line in str(problem).splitlines() if line.strip()]
-    return lines[0].rstrip(".") if lines else type(problem).__name__

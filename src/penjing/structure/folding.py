@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from penjing.structure.coupling import Coupling, Removal, Units
-from penjing.structure.layers import Layer, is_read
+from penjing.structure.layers import Layer, Taker, is_read, taker_of
 from penjing.structure.reference import Masked, Original, removed_indices, run_on_probes
 from penjing.structure.rules import bind, operator_name
 from penjing.structure.surgery import Surgery, kept_indices
@@ -90,7 +90,7 @@ def fold(
     ([0.0, 3.0], [9.0])
     """
     removal = coupling.removal(removed)
-    readers = [reader for reader in _readers(coupling, removal) if reader.takes not in spare]
+    readers = [reader for reader in _readers(coupling, removal) if reader.taker.name not in spare]
     if not readers or not (intact or _leaves_constants(coupling, removal, readers)):
         return Folding(intact=intact)
     with preserved_randomness(), torch.no_grad():
@@ -106,12 +106,10 @@ def _added(tensor: Tensor, shift: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class _Reader:
-    """A layer that reads removed channels, the tensor that can take their constants, and its sign in y."""
+    """A layer that reads removed channels, and what can take their constants."""
 
     layer: Layer
-    takes: str
-    sign: int
-    at: fx.Node  # where that tensor is used: the layer itself, or what follows it
+    taker: Taker
 
 
 def _readers(coupling: Coupling, removal: Removal) -> list[_Reader]:
@@ -121,9 +119,9 @@ def _readers(coupling: Coupling, removal: Removal) -> list[_Reader]:
     for node in coupling.captured.module.graph.nodes:
         layer = Layer.of(node, tensors)
         if layer is not None and removal.kept(_channels(coupling, layer)) is not None:
-            reader = _reader(layer, tensors)
-            if reader is not None:
-                found.append(reader)
+            taker = taker_of(layer, tensors) or _addend(layer, tensors)
+            if taker is not None:
+                found.append(_Reader(layer, taker))
     return found
 
 
@@ -131,23 +129,18 @@ def _channels(coupling: Coupling, layer: Layer) -> Any:
     return coupling.labelling.labels[layer.x.name][0][layer.axis]
 
 
-def _reader(layer: Layer, tensors: Mapping[str, Tensor]) -> _Reader | None:
-    if layer.bias is not None:
-        return _Reader(layer, str(layer.bias.target), 1, layer.node)
-    if len(layer.node.users) != 1:
+def _addend(layer: Layer, tensors: Mapping[str, Tensor]) -> Taker | None:
+    """A vector that is added behind a product without a bias: W x + c."""
+    if layer.bias is not None or len(layer.node.users) != 1:
         return None
     (after,) = layer.node.users
-    name, arguments = operator_name(after.target), bind(after) if after.op == "call_function" else {}
-    if name == "aten::batch_norm" and arguments["input"] is layer.node and not arguments["training"]:
-        mean = arguments["running_mean"]
-        if is_read(mean, tensors):
-            return _Reader(layer, str(mean.target), -1, after)
-    if name == "aten::add" and layer.axis == -1 and arguments["alpha"] == 1:
-        other = arguments["other"] if arguments["self"] is layer.node else arguments["self"]
-        outputs = tensors[str(layer.weight.target)].shape[1 - layer.contracted]
-        if is_read(other, tensors) and tensors[str(other.target)].shape == (outputs,):
-            return _Reader(layer, str(other.target), 1, after)
-    return None
+    if operator_name(after.target) != "aten::add" or layer.axis != -1:
+        return None
+    terms = bind(after)
+    other = terms["other"] if terms["self"] is layer.node else terms["self"]
+    outputs = tensors[str(layer.weight.target)].shape[1 - layer.contracted]
+    takes = terms["alpha"] == 1 and is_read(other, tensors) and tensors[str(other.target)].shape == (outputs,)
+    return Taker(str(other.target), 1, after) if takes else None
 
 
 def _leaves_constants(coupling: Coupling, removal: Removal, readers: Sequence[_Reader]) -> bool:
@@ -254,12 +247,12 @@ def _settled(
     for reader in readers:
         shift = _shift(coupling, removal, reader, constants[reader.layer.node.name], space, intact)
         if shift is not None:
-            takers[id(tensors[reader.takes])].append((reader, shift))
+            takers[id(tensors[reader.taker.name])].append((reader, shift))
     agreed: dict[int, tuple[Tensor, list[str]]] = {}
     for key, taken in takers.items():
         shift = taken[0][1]
         alike = all(torch.allclose(shift, other, rtol=1e-12, atol=1e-12) for _, other in taken)
-        if alike and uses[key] == {reader.at for reader, _ in taken} and shift.any():
+        if alike and uses[key] == {reader.taker.at for reader, _ in taken} and shift.any():
             agreed[key] = shift, [reader.layer.node.name for reader, _ in taken]
     surgery = Surgery(kept_indices(coupling, removal))
     shifts = {
@@ -285,7 +278,7 @@ def _shift(
     low, high = response.aminmax(dim=1)
     if not is_one(low, high).all():
         return None
-    taker = coupling.captured.tensors[reader.takes]
+    taker = coupling.captured.tensors[reader.taker.name]
     gone = removed_indices(coupling.labelling.labels[layer.node.name][0][layer.axis], removal)
-    shift = reader.sign * low
+    shift = reader.taker.sign * low
     return (shift if gone is None else shift.index_fill(0, gone.to(shift.device), 0.0)).reshape(taker.shape)

@@ -79,12 +79,6 @@ class GraphModel(nn.Module):
                 module.training = originals[path].training if path in originals else modes.training
         return model
 
-    def with_graph(self, graph: fx.Graph) -> "GraphModel":
-        """The same module, changed to run another graph over the same tensors."""
-        self._graph = graph
-        self._compile()
-        return self
-
     def _compile(self) -> None:
         """Turn the graph into a Python function with the signature of the original's forward."""
         source = self._graph.python_code("self")
@@ -109,7 +103,7 @@ class GraphModel(nn.Module):
 
     @property
     def graph(self) -> fx.Graph:
-        """The graph that runs; to change it, make another module with `with_graph`."""
+        """The graph that runs; to change it, make another GraphModel."""
         return self._graph
 
     def __getstate__(self) -> dict[str, Any]:

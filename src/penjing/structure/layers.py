@@ -118,6 +118,29 @@ class Layer:
         return result
 
 
+@dataclass(frozen=True)
+class Taker:
+    """A tensor that can take what is added to the y of a layer: its name, its sign in y, and the call that reads it."""
+
+    name: str
+    sign: int
+    at: fx.Node
+
+
+def taker_of(layer: Layer, tensors: Mapping[str, Tensor]) -> Taker | None:
+    """The layer's bias; where it has none, the running mean of the batch norm that alone follows."""
+    if layer.bias is not None:
+        return Taker(str(layer.bias.target), 1, layer.node)
+    if len(layer.node.users) != 1:
+        return None
+    (after,) = layer.node.users
+    if operator_name(after.target) != "aten::batch_norm":
+        return None
+    norm = bind(after)
+    takes = norm["input"] is layer.node and not norm["training"] and is_read(norm["running_mean"], tensors)
+    return Taker(str(norm["running_mean"].target), -1, after) if takes else None
+
+
 def is_read(value: Any, tensors: Mapping[str, Tensor]) -> bool:
     """Whether an argument is a parameter or buffer as it stands."""
     return isinstance(value, fx.Node) and value.op == "get_attr" and str(value.target) in tensors

@@ -5,7 +5,7 @@ are graphs. Each such part is a model in its own right: its inputs and outputs a
 never notices what goes inside it.
 """
 
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -52,10 +52,15 @@ def capture_parts(model: nn.Module, example: Any) -> tuple[Part, ...]:
     try:
         return (Part("", capture(model, example)),)
     except CaptureError as problem:
-        parts = tuple(_below(model, "", record_calls(model, example), _owners(model)))
-        if not parts:
-            raise problem
-        return parts
+        return capture_submodules(model, example, problem)
+
+
+def capture_submodules(model: nn.Module, example: ExampleInputs, problem: CaptureError) -> tuple[Part, ...]:
+    """The largest submodules that torch.export can capture; raises `problem`, the whole's, where there is none."""
+    parts = tuple(_below(model, "", record_calls(model, example), _owners(model)))
+    if not parts:
+        raise problem
+    return parts
 
 
 def record_calls(model: nn.Module, example: ExampleInputs) -> dict[str, ExampleInputs]:
@@ -66,8 +71,9 @@ def record_calls(model: nn.Module, example: ExampleInputs) -> dict[str, ExampleI
     calls: dict[str, ExampleInputs] = {}
 
     def record(path: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if path not in calls and any(isinstance(leaf, Tensor) for leaf in _leaves((args, kwargs))):
-            calls[path] = ExampleInputs(args, dict(kwargs))
+        call = ExampleInputs(args, dict(kwargs))
+        if path not in calls and call.tensors:
+            calls[path] = call
 
     handles = [
         module.register_forward_pre_hook(
@@ -87,18 +93,8 @@ def record_calls(model: nn.Module, example: ExampleInputs) -> dict[str, ExampleI
     return calls
 
 
-def _leaves(value: Any) -> Iterator[Any]:
-    if isinstance(value, Mapping):
-        value = tuple(value.values())
-    if isinstance(value, list | tuple):
-        for item in value:
-            yield from _leaves(item)
-    else:
-        yield value
-
-
 def _below(
-    module: nn.Module, path: str, calls: Mapping[str, ExampleInputs], owners: Mapping[int, Counter[str]]
+    module: nn.Module, path: str, calls: Mapping[str, ExampleInputs], owners: Mapping[int, set[str]]
 ) -> Iterator[Part]:
     """Capture the children, or what is below those that cannot be captured."""
     for name, child in module.named_children():
@@ -114,17 +110,17 @@ def _below(
         yield from _below(child, below, calls, owners)
 
 
-def _owners(model: nn.Module) -> dict[int, Counter[str]]:
+def _owners(model: nn.Module) -> dict[int, set[str]]:
     """The modules that hold each tensor, by its identity."""
-    owners: dict[int, Counter[str]] = {}
+    owners: dict[int, set[str]] = defaultdict(set)
     for path, module in model.named_modules(remove_duplicate=False):
         for tensor in (*module._parameters.values(), *module._buffers.values()):
             if tensor is not None:
-                owners.setdefault(id(tensor), Counter())[path] += 1
+                owners[id(tensor)].add(path)
     return owners
 
 
-def _shared(part: nn.Module, path: str, owners: Mapping[int, Counter[str]]) -> frozenset[str]:
+def _shared(part: nn.Module, path: str, owners: Mapping[int, set[str]]) -> frozenset[str]:
     def outside(tensor: Tensor) -> bool:
         return any(owner != path and not owner.startswith(f"{path}.") for owner in owners[id(tensor)])
 

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
+from penjing.errors import first_line
 from penjing.structure.candidate import run_in_float64, tensors_of
 from penjing.structure.capture import Captured
 from penjing.structure.coupling import Coupling, Removal, Units
@@ -117,7 +118,7 @@ def compare(
             run, examples, expected = run_on_probes(reference, captured, seed)
             found += run_in_float64(candidate, added, examples[early:])
         except Exception as problem:  # the user's own forward may raise anything at its new widths
-            return Proof(float("inf"), exact, False, f"it does not run: {_one_line(problem)}")
+            return Proof(float("inf"), exact, False, f"it does not run: {first_line(problem)}")
     worst = max(map(_difference, expected, found))
     if not worst <= TOLERANCE:
         return Proof(worst, exact, False, f"outputs differ by {worst:.1e} from the {original}")
@@ -221,7 +222,3 @@ def _difference(expected: Sequence[Tensor], found: Sequence[Tensor]) -> float:
             a, b = a[finite], b[finite]
             worst = max(worst, float((a - b).abs().max() / a.abs().max().clamp_min(torch.finfo(torch.float64).tiny)))
     return worst
-
-
-def _one_line(problem: Exception) -> str:
-    return (str(problem).strip().splitlines() or [type(problem).__name__])[0]

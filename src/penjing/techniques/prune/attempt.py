@@ -7,6 +7,7 @@ from dataclasses import replace
 import torch
 from torch import nn
 
+from penjing.errors import first_line
 from penjing.structure import (
     Coupling,
     Cut,
@@ -67,6 +68,14 @@ def largest_proven(
     return (None if done is None else replace(done, refused=refused)), failed
 
 
+def take_over(state: State, done: Attempt) -> State:
+    """The state with the cut model: masks lose what it lost, and its surgery follows those before."""
+    surgery = done.cut.surgery
+    masks = {name: surgery.slice(name, mask) for name, mask in state.masks.items()}
+    whole = surgery if state.surgery is None else state.surgery.then(surgery)
+    return State(done.module, state.example, masks, whole, state.graph or done.graph, state.rows)
+
+
 def _in_place(state: State, coupling: Coupling, folds: Folds) -> Try:
     uses = _uses(state.model, coupling)
     example = coupling.captured.example
@@ -79,7 +88,7 @@ def _in_place(state: State, coupling: Coupling, folds: Folds) -> Try:
         try:
             module = cut_in_place(share(state.model), done.surgery)
         except Exception as error:  # a class may refuse to be copied, or to have its tensors and numbers set
-            module, problem = done.module, f"it cannot be cut: {_one_line(error)}"
+            module, problem = done.module, f"it cannot be cut: {first_line(error)}"
         else:
             problem = next(filter(None, (stumbles(module, example, training) for training in modes)), "")
         if problem:
@@ -103,12 +112,8 @@ def stumbles(module: nn.Module, example: ExampleInputs, training: bool) -> str:
         try:
             module(*example.args, **example.kwargs)
         except Exception as problem:  # the user's own forward may raise anything at its new widths
-            return f"it does not run{' in training mode' if training else ''}: {_one_line(problem)}"
+            return f"it does not run{' in training mode' if training else ''}: {first_line(problem)}"
     return ""
-
-
-def _one_line(problem: Exception) -> str:
-    return (str(problem).strip().splitlines() or [type(problem).__name__])[0]
 
 
 def _proven(done: Cut, module: nn.Module, removed: Mapping[str, Units], folds: Folds) -> Proof:

@@ -23,8 +23,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from penjing.structure import Captured, Surgery
-from penjing.structure.layers import Layer, is_read
-from penjing.structure.rules import bind, operator_name
+from penjing.structure.layers import Layer, Taker, taker_of
 from penjing.techniques.prune.rows import (
     as_matrix,
     draw_places,
@@ -137,6 +136,7 @@ def refit(
     tensors, new = cut.tensors, dict[str, Tensor]()
     refits: list[Refit] = []
     layers = _layers(cut, surgery)
+    takers = _takers(cut, layers)
     with torch.no_grad():
         for step in _in_step(original, cut, batches, tensors):
             layer = layers.get(step.node.name)
@@ -144,7 +144,7 @@ def refit(
                 continue
             name, weight = str(layer.weight.target), step.value(layer.weight)
             rows = _rows(layer, step, surgery, seed)
-            takes = _takes_shift(layer, cut)
+            takes = takers.get(step.node.name)
             alive = (masks or {}).get(name)
             found = _fit_groups(layer, rows, weight, takes is not None, alive)
             if found is None:
@@ -226,6 +226,13 @@ def _layers(cut: Captured, surgery: Surgery) -> dict[str, Layer]:
     return found
 
 
+def _takers(cut: Captured, layers: Mapping[str, Layer]) -> dict[str, Taker]:
+    """What can take an intercept, by layer: its bias, or the running mean behind it, where nothing else reads that."""
+    tensors, uses = cut.tensors, _uses(cut)
+    found = {name: taker_of(layer, tensors) for name, layer in layers.items()}
+    return {name: taker for name, taker in found.items() if taker is not None and uses[id(tensors[taker.name])] == 1}
+
+
 def _uses(captured: Captured) -> Counter[int]:
     """How many operators read each tensor, under any of its names."""
     tensors = captured.tensors
@@ -234,29 +241,6 @@ def _uses(captured: Captured) -> Counter[int]:
         if node.op == "get_attr" and node.target in tensors:
             uses[id(tensors[node.target])] += len(node.users)
     return uses
-
-
-@dataclass(frozen=True)
-class _Taker:
-    """The tensor that takes an intercept, and its sign in the output."""
-
-    name: str
-    sign: int
-
-
-def _takes_shift(layer: Layer, cut: Captured) -> _Taker | None:
-    """Find what can take an intercept: the layer's bias, or the running mean of the batch norm behind it."""
-    tensors = cut.tensors
-    taker = None
-    if layer.bias is not None:
-        taker = _Taker(str(layer.bias.target), 1)
-    elif len(layer.node.users) == 1:
-        (after,) = layer.node.users
-        if operator_name(after.target) == "aten::batch_norm":
-            mean = bind(after)["running_mean"]
-            if is_read(mean, tensors) and not bind(after)["training"]:
-                taker = _Taker(str(mean.target), -1)
-    return taker if taker is not None and _uses(cut)[id(tensors[taker.name])] == 1 else None
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Any
 from penjing.recipe import Lossless
 from penjing.structure import Coupling, Folding, capture, couple, fold
 from penjing.structure.dead import dead_units, inactive_units
-from penjing.techniques.prune.attempt import Folds, largest_proven
+from penjing.techniques.prune.attempt import Folds, largest_proven, take_over
 from penjing.techniques.prune.calibration import affordable
 from penjing.techniques.prune.select import Units, Widths
 from penjing.techniques.prune.widths import widths_of
@@ -99,7 +99,4 @@ def _cut(
     if done.refused:
         why = f"its own class, cut in place, did not pass the proof ({done.refused})"
         state = state.log(step.key, f"the model is now a rewritten graph: {why}", fell_back=True)
-    surgery = done.cut.surgery
-    masks = {name: surgery.slice(name, mask) for name, mask in state.masks.items()}
-    whole = surgery if state.surgery is None else state.surgery.then(surgery)
-    return State(done.module, state.example, masks, whole, state.graph or done.graph, state.rows)
+    return take_over(state, done)

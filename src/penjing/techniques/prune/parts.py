@@ -13,16 +13,16 @@ from torch import nn
 
 from penjing.errors import CaptureError, RecipeError
 from penjing.recipe import PruneChannels
-from penjing.structure import Part, capture_parts, couple
+from penjing.structure import Captured, Part, capture_submodules, couple
 from penjing.techniques.prune.attempt import stumbles
 from penjing.techniques.prune.evidence import Need
 from penjing.techniques.prune.scores import find_score
 from penjing.techniques.state import Context, State
 
-Run = Callable[[State, PruneChannels, Context], State]
+Cut = Callable[[State, PruneChannels, Context, Captured], State]
 
 
-def run_in_parts(state: State, step: PruneChannels, context: Context, run: Run, problem: CaptureError) -> State:
+def run_in_parts(state: State, step: PruneChannels, context: Context, cut: Cut, problem: CaptureError) -> State:
     """Apply the step to every part that can be captured, in place; `problem` says why the whole cannot.
 
     Raises RecipeError for what takes the whole graph: ratios by pattern, a latency, and scores that look at data.
@@ -39,7 +39,7 @@ def run_in_parts(state: State, step: PruneChannels, context: Context, run: Run, 
             f"PruneChannels: ratio={step.ratio!r}: only parts of {named} can be captured; give one ratio, which is "
             "that of each part, and choose with groups= and exclude="
         )
-    parts = capture_parts(state.model, state.example)
+    parts = capture_submodules(state.model, state.example, problem)
     names = {part.path: _names(part) for part in parts}
     _check_patterns(step, names)
     wanted = {part.path: _within(part, names[part.path], step) for part in parts}
@@ -48,15 +48,16 @@ def run_in_parts(state: State, step: PruneChannels, context: Context, run: Run, 
     for part in parts:
         inner = wanted[part.path]
         if inner is not None:
-            state = _cut_part(state, part, replace(inner, score=score), context, run)
+            state = _cut_part(state, part, replace(inner, score=score), context, cut)
     return state
 
 
-def _cut_part(state: State, part: Part, step: PruneChannels, context: Context, run: Run) -> State:
+def _cut_part(state: State, part: Part, step: PruneChannels, context: Context, cut: Cut) -> State:
     """Cut one part; where the model as a whole does not run with it, the part goes back."""
     before = state.model.get_submodule(part.path)
     masks = {name.removeprefix(f"{part.path}."): mask for name, mask in state.masks.items() if _below(name, part.path)}
-    done = run(State(before, part.captured.example, masks), step, replace(context, workload=None, prefer="module"))
+    inner = replace(context, workload=None, prefer="module")
+    done = cut(State(before, part.captured.example, masks), step, inner, part.captured)
     rows = tuple(replace(row, what=f"{part.path}: {row.what}") for row in done.rows)
     if done.surgery is None:
         return replace(state, rows=(*state.rows, *rows))

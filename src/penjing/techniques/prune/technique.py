@@ -5,12 +5,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
 from penjing.errors import CaptureError
 from penjing.recipe import PruneChannels
-from penjing.structure import Coupling, Group, capture, couple
-from penjing.techniques.prune.attempt import largest_proven
+from penjing.structure import Captured, Coupling, Group, capture, couple
+from penjing.techniques.prune.attempt import largest_proven, take_over
 from penjing.techniques.prune.bisect import Attempt
 from penjing.techniques.prune.budget import Pool, check_patterns, cost_of, matches, pools_of
 from penjing.techniques.prune.calibration import affordable
@@ -31,13 +30,18 @@ _NEARLY = 1.1  # of the parameters left, for the sake of the user's own class
 
 
 def run(state: State, step: PruneChannels, context: Context) -> State:
-    """Apply the step; with iterations=n the cut is made in n equal shares, scored anew before each."""
+    """Apply the step to the whole model, or to its parts where it cannot be captured."""
     if not any(ratio for _, ratio in step.ratios):
         return state.log(step.key, "nothing asked for: ratio is 0")
     try:
         captured = capture(state.model, state.example)
     except CaptureError as problem:
-        return run_in_parts(state, step, context, run, problem)
+        return run_in_parts(state, step, context, _cut, problem)
+    return _cut(state, step, context, captured)
+
+
+def _cut(state: State, step: PruneChannels, context: Context, captured: Captured) -> State:
+    """Cut a captured model; with iterations=n in n equal shares, scored anew before each."""
     remaining = {pattern: 1.0 for pattern, _ in step.ratios}
     for i in range(step.iterations):
         coupling = couple(captured if i == 0 else capture(state.model, state.example), eager_safe=step.eager_safe)
@@ -205,12 +209,8 @@ def _carry_out(
             "eager_safe=True keeps the class, and leaves whole what that cannot lose"
         )
         state = state.log(step.key, what, fell_back=True)
-    surgery = done.cut.surgery
-    masks = {name: surgery.slice(name, mask) for name, mask in state.masks.items()}
-    if step.compensate:
-        state = _compensate(state, step, coupling, done, masks, context)
-    whole = surgery if state.surgery is None else state.surgery.then(surgery)
-    return State(done.module, state.example, masks, whole, state.graph or done.graph, state.rows), remaining
+    state = take_over(state, done)
+    return (_compensate(state, step, coupling, done, context) if step.compensate else state), remaining
 
 
 def chosen_groups(coupling: Coupling, step: PruneChannels) -> tuple[Group, ...]:
@@ -253,14 +253,8 @@ def score_named(step: PruneChannels, context: Context) -> str:
     return "reconstruction" if refits else "l2"
 
 
-def _compensate(
-    state: State,
-    step: PruneChannels,
-    coupling: Coupling,
-    done: Attempt,
-    masks: Mapping[str, Tensor],
-    context: Context,
-) -> State:
+def _compensate(state: State, step: PruneChannels, coupling: Coupling, done: Attempt, context: Context) -> State:
+    """Refit what follows the cut in the model that it made."""
     workload = context.workload
     if workload is None or not workload.brings("calibration"):
         return state.log(step.key, "not compensated: that takes a workload with calibration data", fell_back=True)
@@ -269,7 +263,9 @@ def _compensate(
         captured.flatten(batch.args, batch.kwargs)
         for batch in affordable(workload.calibration_batches(), captured, device_of(state.model))
     ]
-    tensors, refits = refit(captured, done.cut.captured, done.cut.surgery, batches, masks=masks, seed=context.seed)
+    tensors, refits = refit(
+        captured, done.cut.captured, done.cut.surgery, batches, masks=state.masks, seed=context.seed
+    )
     install(done.module, tensors)
     if not refits:
         what = "not compensated: no layer behind the cut is nearer to the original on held-out rows once refitted"
