@@ -272,6 +272,17 @@ def test_save_and_restore_by_class(tmp_path: Path) -> None:
     assert sizes[1] < sizes[0]
 
 
+def test_the_surgery_of_cuts_in_a_row_is_one_of_the_original(tmp_path: Path) -> None:
+    steps = [PruneChannels(ratio, round_to=None, compensate=False) for ratio in (0.25, 0.5)]
+    outcome = apply(network(), steps, torch.zeros(2, 1, 8, 8))
+    outcome.save(tmp_path / "saved")
+    assert same(restore(network(seed=1), tmp_path / "saved"), outcome.model)
+    original = dict(network().named_parameters())["conv.weight"]
+    kept = outcome.surgery.slice("conv.weight", original)
+    assert 1 < len(kept) < 6
+    assert torch.equal(kept, outcome.model.conv.weight)
+
+
 def test_save_and_restore_a_graph_without_any_class(tmp_path: Path) -> None:
     x = torch.randn(3, 1, 8, 8, generator=torch.Generator().manual_seed(5))
     outcome = apply(workload(network()), [PruneChannels(0.5, round_to=None), Quantize()])
