@@ -201,3 +201,25 @@ def test_a_head_that_only_training_uses_is_kept() -> None:
     coupling = couple(Auxiliary(), torch.randn(2, 4))
     assert [group.name for group in coupling.groups] == ["a"]
     assert {row.reason for row in coupling.frozen if row.parameter == "aux.weight"} == {"nothing reads it in eval mode"}
+
+
+def test_factors_of_a_product_are_groups_of_their_own_though_equally_many() -> None:
+    """4 groups of 4 channels each: in one group of 8 units, the channels of a layer could all go."""
+
+    class Square(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.norm, self.b = nn.Conv2d(3, 16, 3), nn.GroupNorm(4, 16), nn.Conv2d(16, 2, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.b(self.norm(self.a(x)))
+
+    coupling = couple(Square(), torch.randn(2, 3, 8, 8))
+    outer, inner = (coupling[name] for name in ("a", "a:2"))
+    assert [group.size for group in (outer, inner)] == [4, 4]
+    assert outer.members[0].index.tolist() == [[4 * i + j for j in range(4)] for i in range(4)]
+    assert inner.members[0].index.tolist() == [[4 * i + j for i in range(4)] for j in range(4)]
+    removed = {outer.name: [0, 1, 3], inner.name: [1, 2, 3]}
+    done = cut(coupling, removed)
+    assert done.module.a.weight.shape[0] == 1
+    assert prove(coupling, done, removed).passed

@@ -9,6 +9,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from penjing.structure import capture, couple, cut, cut_in_place, prove
 from penjing.structure.candidate import unchanged
+from penjing.structure.dead import dead_units
 from penjing.structure.probes import Care, probes
 
 
@@ -108,6 +109,60 @@ def test_integers_whose_order_matters_stay_as_they_are() -> None:
     mask = torch.tensor([[1, 1, 0, 0, 0, 0, 0, 0], [1, 1, 0, 0, 0, 0, 0, 0]])
     coupling = couple(Pooled(), (torch.randn(2, 8, 4), mask))
     assert prove(coupling, cut(coupling, {"a": [2]}), {"a": [2]}).passed
+
+
+def test_indices_across_the_batch_are_probed_at_the_size_of_the_example() -> None:
+    """The nodes of a graph are its batch: cut off, some edge would point to a node that is not there."""
+
+    class Graph(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = nn.Linear(4, 8), nn.Linear(8, 3)
+            nn.init.zeros_(self.b.weight[:, 5:].detach())
+
+        def forward(self, x: Tensor, source: Tensor, target: Tensor) -> Tensor:
+            y = F.relu(self.a(x))
+            return self.b(torch.zeros_like(y).index_add(0, target, y[source]))
+
+    edges = torch.tensor([[0, 4, 1, 3, 2, 4, 0], [1, 0, 4, 2, 3, 3, 2]])
+    model = Graph()
+    coupling = couple(model, (torch.randn(5, 4), *edges))
+    done = cut(coupling, {"a": [2]})
+    proof = prove(coupling, done, {"a": [2]})
+    assert proof.passed, proof.what
+    assert proof.what.endswith("batches 5 and 5")
+    own = cut_in_place(copy.deepcopy(model), done.surgery)
+    assert prove(coupling, own, {"a": [2]}).passed
+    assert dead_units(coupling)["a"].tolist() == [5, 6, 7]
+    with torch.no_grad():
+        own.b.weight.mul_(1 + 1e-6)
+    assert not prove(coupling, own, {"a": [2]}).passed
+
+
+def test_what_is_removed_may_divide_zero_by_zero() -> None:
+    """Heads of a linear attention: numerator and denominator of a removed one are zero in the masked original."""
+
+    class Linear(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.qkv, self.out = nn.Linear(5, 72), nn.Linear(24, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            q, k, v = (part.unflatten(-1, (3, 8)) for part in self.qkv(x).chunk(3, -1))
+            q, k = F.elu(q) + 1, F.elu(k) + 1
+            total = torch.einsum("nthd,nhd->nth", q, k.sum(1))
+            y = torch.einsum("nthd,nhde->nthe", q, torch.einsum("nthd,nthe->nhde", k, v)) / total[..., None]
+            return self.out(y.flatten(2))
+
+    coupling = couple(Linear(), torch.randn(2, 7, 5))
+    heads, features, values = coupling.groups
+    removed = {heads.name: [1], features.name: [0, 5], values.name: [3]}
+    done = cut(coupling, removed)
+    proof = prove(coupling, done, removed)
+    assert proof.passed, proof.what
+    with torch.no_grad():
+        done.module.out.weight.mul_(1 + 1e-6)
+    assert not prove(coupling, done, removed).passed
 
 
 def test_a_class_is_left_as_it_was() -> None:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from penjing.errors import RecipeError
-from penjing.structure.atoms import Ids, Label
+from penjing.structure.atoms import KEPT, Ids, Label
 from penjing.structure.capture import Captured, capture
 from penjing.structure.labelling import Labelling, label_graph
 from penjing.structure.rules import Count, Labels, Position, Shape, Shapes, each_shape, is_shape
@@ -282,10 +282,11 @@ def _alike(
 def _companies(labelling: Labelling) -> NDArray[np.int64]:
     """For each id the number of its company: free ids of one company share every dimension of the graph, or none.
 
-    Two halves of one weight that a split sends different ways are thus two groups: neither half may vanish.
+    Two halves of one weight that a split sends different ways are thus two groups: neither half may vanish. Nor may a
+    factor of a product: the groups of a group norm and the channels within are two companies, be they equally many.
     """
     seen: dict[int, Ids] = {}
-    met: set[bytes] = set()
+    met: set[tuple[int, bytes]] = set()
     company = np.zeros(labelling.atoms.count, dtype=np.int64)
     count = 1
     for labels in labelling.labels.values():
@@ -293,14 +294,35 @@ def _companies(labelling: Labelling) -> NDArray[np.int64]:
             if label is None or id(label) in seen:
                 continue
             seen[id(label)] = label
-            ids = labelling.atoms.free(label)
-            if len(ids) and ids.tobytes() not in met:
-                met.add(ids.tobytes())
-                # Those of a company that are met here part from those that are not.
-                before, parted = np.unique(company[ids], return_inverse=True)
-                company[ids] = count + parted
+            rows = labelling.atoms.free_rows(label)
+            ids = np.unique(rows[rows != KEPT])
+            if len(ids) and (rows.shape[1], ids.tobytes()) not in met:
+                met.add((rows.shape[1], ids.tobytes()))
+                # Those of a company that are met here part from those that are not, and factors from each other.
+                parts = np.stack([company[ids], _factor_of(rows, ids)], axis=1)
+                before, parted = np.unique(parts, axis=0, return_inverse=True)
+                company[ids] = count + parted.reshape(-1)
                 count += len(before)
     return company
+
+
+def _factor_of(rows: Ids, ids: Ids) -> NDArray[np.int64]:
+    """Which factor of the products in `rows` [size, factors] each of the sorted ids is: ids of one row always differ.
+
+    >>> _factor_of(np.array([[1, 3], [1, 4], [2, 3], [2, 4]]), np.array([1, 2, 3, 4])).tolist()
+    [0, 0, 1, 1]
+    """
+    factor = np.zeros(len(ids), dtype=np.int64)
+    pairs = [rows[:, [i, j]] for i in range(rows.shape[1]) for j in range(i)]
+    meeting = np.concatenate(pairs) if pairs else np.zeros((0, 2), dtype=np.int64)
+    meeting = np.unique(meeting[(meeting != KEPT).all(axis=1) & (meeting[:, 0] != meeting[:, 1])], axis=0)
+    partners: dict[int, list[int]] = defaultdict(list)
+    for i, j in np.searchsorted(ids, meeting).tolist():
+        partners[max(i, j)].append(min(i, j))
+    for i in sorted(partners):
+        taken = set(factor[partners[i]].tolist())
+        factor[i] = next(number for number in range(len(taken) + 1) if number not in taken)
+    return factor
 
 
 def _place_in_model(found: tuple[Places, list[int]]) -> tuple[int, int]:

@@ -22,9 +22,10 @@ from penjing.structure.coupling import Coupling, Units
 from penjing.structure.folding import fold, is_one
 from penjing.structure.layers import Layer
 from penjing.structure.precision import InDouble
-from penjing.structure.probes import leaves, probes
+from penjing.structure.probes import boldest, leaves
 from penjing.structure.reference import Original
 from penjing.structure.rules import operator_name
+from penjing.workload.inputs import ExampleInputs
 from penjing.workload.modes import preserved_randomness
 
 _SATURATING = """
@@ -51,11 +52,15 @@ def dead_units(coupling: Coupling, *, spare: Collection[str] = (), seed: int = 0
     """
     look = _Look(coupling)
     captured = coupling.captured
-    with preserved_randomness(), torch.enable_grad():
-        for example in probes(captured, seed):
+
+    def look_at(examples: Iterable[ExampleInputs]) -> None:
+        for example in examples:
             inputs = captured.flatten(example.args, example.kwargs)
             look.differentiate(inputs, seed)
             look.listen(inputs)
+
+    with preserved_randomness(), torch.enable_grad():
+        boldest(captured, seed, look_at)
     dead = np.setdiff1d(look.candidates, look.live(lambda _, end: end.gone | end.constant))
     while True:
         units = _by_group(coupling, dead)

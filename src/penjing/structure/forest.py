@@ -154,8 +154,13 @@ class Forest:
         """Every free id of a label, once."""
         if label is None:
             return np.zeros(0, dtype=np.int64)
+        rows = self.free_rows(label)
+        return np.unique(rows[rows != KEPT])
+
+    def free_rows(self, label: Ids) -> Ids:
+        """The label [size, factors] in atomic roots, KEPT in the place of all that are not free."""
         atoms = self.expand(label)
-        return np.unique(atoms[self._why[atoms] == 0])
+        return np.where(self._why[atoms] == 0, atoms, KEPT)
 
     def has_free(self, label: Label) -> bool:
         """Whether any index of a label may be removed."""

@@ -1,7 +1,8 @@
 """What a model is probed with: its example and a random input like it, and noise that no zero can hide from."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from enum import IntEnum
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -18,21 +19,45 @@ def batches_of(captured: Captured) -> tuple[int, int]:
 
 
 class Care(IntEnum):
-    """How far a random input may be from the example."""
+    """How far the inputs may be from the example."""
 
     BOLD = 0  # integers in another order, floats drawn
     INTEGERS = 1  # integers as they are
     ALL = 2  # all as it is
+    SIZE = 3  # at the example's own batch size; floats drawn, integers as they are: some point across the batch
 
 
-CARE = tuple(Care)
+Result = TypeVar("Result")
+
+
+def boldest(
+    captured: Captured,
+    seed: int,
+    attempt: Callable[[Sequence[ExampleInputs]], Result],
+    fits: Callable[[Result], bool] = lambda _: True,
+) -> Result:
+    """What an attempt gives on the boldest probes that the model takes; on the mildest, should no result fit.
+
+    Bold inputs can be ones that a model refuses: indices out of order, samples that others point to cut off.
+    """
+    for care in Care:
+        try:
+            result = attempt(probes(captured, seed, care))
+        except (RuntimeError, IndexError, ValueError):
+            if care is Care.SIZE:
+                raise
+        else:
+            if fits(result):
+                break
+    return result
 
 
 def probes(captured: Captured, seed: int, care: Care = Care.BOLD) -> list[ExampleInputs]:
     """The example at one batch size and a random input like it at another, in float64."""
     generator = torch.Generator().manual_seed(seed)
     examples = []
-    for careful, size in zip((Care.ALL, care), batches_of(captured), strict=True):
+    own = captured.example.batch_size
+    for careful, size in zip((Care.ALL, care), (own, own) if care is Care.SIZE else batches_of(captured), strict=True):
         example = captured.example.with_batch(size)
         converted = {id(tensor): _like(tensor, generator, careful) for tensor in example.tensors}
         args, kwargs = pytree.tree_map(lambda leaf: converted.get(id(leaf), leaf), (example.args, dict(example.kwargs)))  # noqa: B023

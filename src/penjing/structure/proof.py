@@ -22,7 +22,7 @@ from penjing.structure.folding import Folding
 from penjing.structure.graph_model import GraphModel
 from penjing.structure.layers import Layer
 from penjing.structure.probes import batches_of, noise_for, probes
-from penjing.structure.reference import InFloat64, Masked, Original, mask, removed_indices, run_on_probes
+from penjing.structure.reference import InFloat64, Masked, Original, mask, removed_indices, run_on, run_on_probes
 from penjing.structure.surgery import Cut, Surgery, kept_indices
 from penjing.workload.modes import preserved_randomness
 
@@ -112,11 +112,11 @@ def compare(
     wrong cut would not either, and nothing is proven, unless another of `tries` random inputs moves one.
     """
     with preserved_randomness(), torch.no_grad():
-        try:  # a class that does not survive its cut says so at once
-            early = 0 if isinstance(candidate, GraphModel) else 1
-            found = run_in_float64(candidate, added, probes(captured, seed)[:early])
+        try:
+            early = _early(captured, candidate, added, seed)
             run, examples, expected = run_on_probes(reference, captured, seed)
-            found += run_in_float64(candidate, added, examples[early:])
+            found = early if examples[0].batch_size == batches_of(captured)[0] else []
+            found = [*found, *run_in_float64(candidate, added, examples[len(found) :])]
         except Exception as problem:  # the user's own forward may raise anything at its new widths
             return Proof(float("inf"), exact, False, f"it does not run: {first_line(problem)}")
     worst = max(map(_difference, expected, found))
@@ -126,8 +126,26 @@ def compare(
         if tries > 1:  # a few units of a small model can all be inactive by chance
             return compare(captured, candidate, reference, added, original, exact=exact, seed=seed + 1, tries=tries - 1)
         return Proof(worst, exact, False, f"nothing is proven: {_blind(expected[1])}")
-    first, second = batches_of(captured)
+    first, second = (example.batch_size for example in examples)
     return Proof(worst, exact, True, f"2 inputs, batches {first} and {second}")
+
+
+def _early(captured: Captured, candidate: nn.Module, added: Mapping[str, Tensor], seed: int) -> list[Sequence[Tensor]]:
+    """What a class gives on the first probe: one that does not survive its cut says so before anything else is run.
+
+    Nothing, where the original does not run at that batch size either.
+    """
+    if isinstance(candidate, GraphModel):
+        return []
+    first = probes(captured, seed)[:1]
+    try:
+        return run_in_float64(candidate, added, first)
+    except Exception:
+        try:
+            run_on(Original(captured, {}), captured, first)
+        except (RuntimeError, IndexError, ValueError):
+            return []
+        raise
 
 
 def _blind(outputs: Sequence[Tensor]) -> str:

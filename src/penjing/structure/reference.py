@@ -12,8 +12,8 @@ from torch import Tensor, fx, nn
 from penjing.structure.capture import Captured
 from penjing.structure.coupling import Coupling, Removal
 from penjing.structure.precision import InDouble, in_double
-from penjing.structure.probes import CARE, leaves, probes
-from penjing.structure.rules import Labels, Ruling
+from penjing.structure.probes import boldest, leaves
+from penjing.structure.rules import Labels, Ruling, operator_name
 from penjing.structure.surgery import rewrite
 from penjing.workload.inputs import ExampleInputs
 
@@ -76,29 +76,33 @@ Runs = TypeVar("Runs", bound=InFloat64)
 
 def run_on_probes(
     make: Callable[[], Runs], captured: Captured, seed: int
-) -> tuple[Runs, list[ExampleInputs], list[Sequence[Tensor]]]:
+) -> tuple[Runs, Sequence[ExampleInputs], list[Sequence[Tensor]]]:
     """Run an original on both probes, the boldest that it takes; where it can be nudged, also on the second nudged.
 
-    Bold inputs can be ones that a model refuses, or on which it gives nan: indices out of order, masks that hide all.
+    Probes on which it gives nan, such as a mask that hides all, will not do, unless the example itself does.
     """
-    for care in CARE:
+
+    def attempt(examples: Sequence[ExampleInputs]) -> tuple[Runs, Sequence[ExampleInputs], list[Sequence[Tensor]]]:
         run = make()
-        examples = probes(captured, seed, care)
-        calls = [captured.flatten(example.args, example.kwargs) for example in examples]
-        try:
-            with InDouble():  # not around the probes, for nothing is random there
-                outputs = [leaves(each) for each in run.run_all(calls + calls[1:] * run.can_fail, nudge=run.can_fail)]
-        except (RuntimeError, IndexError, ValueError):
-            if care is CARE[-1]:
-                raise
-        else:
-            if care is CARE[-1] or _is_finite(outputs[1]) or not _is_finite(outputs[0]):
-                break
-    return run, examples, outputs
+        return run, examples, run_on(run, captured, examples)
+
+    return boldest(captured, seed, attempt, lambda found: _is_finite(found[2][1]) or not _is_finite(found[2][0]))
+
+
+def run_on(run: InFloat64, captured: Captured, examples: Sequence[ExampleInputs]) -> list[Sequence[Tensor]]:
+    """The outputs on each example and, where the original can be nudged, once more on the last."""
+    calls = [captured.flatten(example.args, example.kwargs) for example in examples]
+    with InDouble():  # not around the making of the examples, for nothing is random here
+        return [leaves(each) for each in run.run_all(calls + calls[-1:] * run.can_fail, nudge=run.can_fail)]
 
 
 def _is_finite(outputs: Sequence[Tensor]) -> bool:
     return all(bool(output.isfinite().all()) for output in outputs if output.is_floating_point())
+
+
+_UNDEFINED_AT_ZERO = tuple(
+    f"aten::{name}" for name in ("div", "div_", "reciprocal", "rsqrt", "pow", "log", "log2", "log10")
+)
 
 
 class Original(InFloat64):
@@ -121,7 +125,10 @@ class Masked(Original):
         ruling = self._rulings.get(n.name)
         if ruling is not None and self.removal.touches([statistic.label for statistic in ruling.inexact]):
             return self._restricted(n, ruling)
-        return super().run_node(n)
+        result = super().run_node(n)
+        if isinstance(result, Tensor) and operator_name(n.target) in _UNDEFINED_AT_ZERO and not _is_finite([result]):
+            return mask(result, self.labels[n.name][0], self.removal)  # 0 / 0, in what is removed from both
+        return result
 
     def parameter(self, node: fx.Node, tensor: Tensor) -> Tensor:
         """The value of a parameter with its removed slices zero."""

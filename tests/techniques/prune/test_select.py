@@ -42,6 +42,37 @@ def test_any_selection_keeps_its_promises(
         assert not len(gone) or values[gone].max() <= stays.min(), "the lowest go first"
 
 
+def test_what_a_large_step_leaves_unspent_is_given_back() -> None:
+    """Half of a, the lowest, costs 60 of 100; the budget is met by it alone, and what went of b comes back."""
+    scores = {"b": np.array([1.0, 2.0, 7.0, 8.0]), "a": np.array([3.0, 4.0, 5.0, 6.0])}
+
+    def cost(removed: Mapping[str, np.ndarray]) -> float:
+        return 100.0 - 5 * len(removed.get("b", ())) - 30 * len(removed.get("a", ()))
+
+    pairs = dict.fromkeys(scores, Widths(2))
+    selection = select(scores, 0.4, cost, widths=pairs)
+    assert {name: units.tolist() for name, units in selection.removed.items()} == {"a": [0, 1]}
+    assert selection.remaining == 0.4
+    assert select(scores, 0.3, cost, widths=pairs).remaining == 0.3, "nothing comes back that the budget needs"
+
+
+@settings(deadline=None, max_examples=40)
+@given(sizes, st.integers(0, 99), st.floats(0.1, 0.9), st.sampled_from([2, 4, 8]))
+def test_no_group_could_be_wider_within_the_budget(sizes: list[int], seed: int, keep: float, multiple: int) -> None:
+    scores = made(sizes, seed)
+    prices = dict(zip(scores, np.random.default_rng(seed).integers(1, 50, len(scores)).tolist(), strict=True))
+
+    def cost(removed: Mapping[str, np.ndarray]) -> float:
+        return float(sum(prices[name] * (len(scores[name]) - len(removed.get(name, ()))) for name in scores))
+
+    selection = select(scores, keep, cost, widths=dict.fromkeys(scores, Widths(multiple)))
+    for name, units in selection.removed.items():
+        kept = len(scores[name]) - len(units)
+        wider = min(len(scores[name]), kept + multiple)
+        more = selection.remaining + prices[name] * (wider - kept) / cost({})
+        assert selection.remaining > keep - 0.005 or more > keep
+
+
 def test_global_scope_removes_the_lowest_of_all() -> None:
     scores = {"a": np.array([0.1, 1.1, 1.2, 1.5]), "b": np.array([0.5, 1.3, 1.15, 1.0])}
     selection = select(scores, 5 / 8, channels(scores))

@@ -3,6 +3,7 @@
 Units of all groups are laid on one line: by their score (global), or by their rank within their group (local), so that
 every group loses the same share. A cut at any place of the line, with the widths then rounded to allowed ones, is a
 selection; along the line widths fall in steps and never rise, and the gentlest selection within the budget is taken.
+What a large last step leaves unspent of the budget is given back to the best of what went.
 The cost is passed in. Where it is known to fall with the widths (channels, parameters, MACs), bisection finds the
 place; a latency may rise where a width leaves the kernels' blocks, so there every selection is looked at in turn.
 """
@@ -20,6 +21,7 @@ from penjing.types import Scope
 Units = NDArray[np.int64]
 Cost = Callable[[Mapping[str, Units]], float]
 
+_UNSPENT = 0.005  # a share of the cost that is worth giving back
 _LOOKS = 512  # selections whose cost is asked for one by one; a longer line is thinned out evenly
 
 
@@ -94,12 +96,45 @@ def select(
 
     whole = cost({})
 
-    def remaining_at(step: int) -> float:
-        return cost(removed_at(step)) / whole if whole else 1.0
+    def remaining(removed: Mapping[str, Units]) -> float:
+        return cost(removed) / whole if whole else 1.0
 
     count = len(next(iter(sizes.values())))
-    step = (_bisect if monotone else _scan)(remaining_at, count, keep + 1e-12)
-    return Selection(removed_at(step), remaining_at(step))
+    step = (_bisect if monotone else _scan)(lambda step: remaining(removed_at(step)), count, keep + 1e-12)
+    found = Selection(removed_at(step), remaining(removed_at(step)))
+    if scope is Scope.LOCAL or keep - found.remaining < _UNSPENT:
+        return found
+    return _given_back(found, scores, {name: np.unique(row) for name, row in sizes.items()}, keep, remaining)
+
+
+def _given_back(
+    found: Selection,
+    scores: Mapping[str, NDArray[np.float64]],
+    allowed: Mapping[str, NDArray[np.int64]],
+    keep: float,
+    remaining: Cost,
+) -> Selection:
+    """Widen groups again, the best units first, while the budget allows it: a single step can have cost far too much.
+
+    allowed: the widths that each group may have, ascending. Units come back by their mean score, up to the next width.
+    """
+    while True:
+        offers = []
+        for name, units in found.removed.items():
+            kept = len(scores[name]) - len(units)
+            wider = allowed[name][np.searchsorted(allowed[name], kept, side="right")]
+            best = units[np.argsort(scores[name][units], kind="stable")]
+            back, still = best[len(scores[name]) - wider :], best[: len(scores[name]) - wider]
+            offers.append((float(scores[name][back].mean()), name, np.sort(still)))
+        for _, name, still in sorted(offers, key=lambda offer: offer[0], reverse=True):
+            removed = {other: units for other, units in found.removed.items() if other != name}
+            removed |= {name: still} if len(still) else {}
+            left = remaining(removed)
+            if found.remaining < left <= keep:
+                found = Selection(removed, left)
+                break
+        else:
+            return found
 
 
 def share(cost: Cost, removed: Mapping[str, Units]) -> float:
