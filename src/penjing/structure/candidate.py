@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from penjing.structure.graph_model import GraphModel, signature_of
-from penjing.structure.precision import SHORT_FLOATS, InDouble
+from penjing.structure.precision import LONG, InDouble
 from penjing.structure.probes import leaves
 from penjing.structure.reference import InFloat64
 from penjing.workload.inputs import ExampleInputs
@@ -77,7 +77,7 @@ def unchanged(module: nn.Module) -> Iterator[None]:
     slots: list[tuple[dict[str, Any], dict[str, Any]]] = []
     for part in module.modules():
         slots += [(slot, dict(slot)) for slot in (vars(part), part._parameters, part._buffers, part._modules)]
-    values = [(buffer, buffer.clone()) for buffer in module.buffers() if buffer.dtype not in SHORT_FLOATS]
+    values = [(buffer, buffer.clone()) for buffer in module.buffers() if buffer.dtype not in LONG]
     try:
         yield
     finally:

@@ -233,6 +233,11 @@ def couple(model_or_captured: nn.Module | Captured, example: Any = None, *, eage
     return Coupling(captured, groups, tuple(_frozen(labelling, tensors)), labelling)
 
 
+def is_number(tensor: Tensor) -> bool:
+    """Whether the values of a tensor are floats, real or complex: integers are indices, masks and counters."""
+    return tensor.is_floating_point() or tensor.is_complex()
+
+
 def _groups(labelling: Labelling, tensors: Mapping[str, Tensor]) -> Iterator[Group]:
     atoms = labelling.atoms
     slots = [(name, dim, label) for name, labels in labelling.parameters.items() for dim, label in enumerate(labels)]
@@ -247,7 +252,7 @@ def _groups(labelling: Labelling, tensors: Mapping[str, Tensor]) -> Iterator[Gro
     inexact = _inexact(labelling)
     used: dict[str, int] = defaultdict(int)
     for where, alike in sorted(_alike(places, _companies(labelling)), key=_place_in_model):
-        if not any(tensors[slots[slot][0]].is_floating_point() for slot, _ in where):
+        if not any(is_number(tensors[slots[slot][0]]) for slot, _ in where):
             continue
         ids = _in_order(resolved[where[0][0]], alike)
         members = tuple(Member(slots[slot][0], slots[slot][1], _index(resolved[slot], ids)) for slot, _ in where)
@@ -362,7 +367,7 @@ def _inexact(labelling: Labelling) -> dict[int, set[str]]:
 
 def _frozen(labelling: Labelling, tensors: Mapping[str, Tensor]) -> Iterator[Frozen]:
     for name, labels in labelling.parameters.items():
-        if not tensors[name].is_floating_point():
+        if not is_number(tensors[name]):
             continue
         for dim, label in enumerate(labels):
             if label is not None:

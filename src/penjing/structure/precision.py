@@ -10,7 +10,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from penjing.structure.surgery import copy_graph
 
-SHORT_FLOATS = (torch.float32, torch.float16, torch.bfloat16)
+LONG = dict.fromkeys((torch.float32, torch.float16, torch.bfloat16), torch.float64)
+LONG |= dict.fromkeys((torch.complex64, torch.complex32), torch.complex128)
 _AROUND = ("bernoulli", "normal", "poisson", "binomial")  # what they draw lies around their first argument
 _FLOATS = ("rand", "randn", "rand_like", "randn_like", "normal_", "uniform_", "exponential_", "bernoulli_")
 _NUMBERS = ("randint", "randint_like", "randperm", "multinomial", "random_")
@@ -74,12 +75,12 @@ class InDouble(TorchDispatchMode):
         """A value as an operator sees it."""
         if isinstance(value, torch.dtype):
             return _lengthened(value)
-        if not isinstance(value, Tensor) or (value.dtype not in SHORT_FLOATS and id(value) not in self._added):
+        if not isinstance(value, Tensor) or (value.dtype not in LONG and id(value) not in self._added):
             return value
         if id(value) in self._long:
             return self._long[id(value)][1]
         self._converting = True  # where this is called from outside, the operators below come here as well
-        long = value.to(torch.float64)
+        long = value.to(LONG.get(value.dtype, value.dtype))
         if id(value) in self._added:
             long = long + self._added[id(value)]
         self._converting = False
@@ -108,10 +109,10 @@ def _undrawn(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
 
 
 def _lengthened(leaf: Any) -> Any:
-    """A tensor or dtype in float64 where it is a shorter float."""
+    """A tensor or dtype in float64, or complex128, where it is a shorter one of its kind."""
     if isinstance(leaf, Tensor):
-        return leaf.double() if leaf.dtype in SHORT_FLOATS else leaf
-    return torch.float64 if isinstance(leaf, torch.dtype) and leaf in SHORT_FLOATS else leaf
+        return leaf.to(LONG[leaf.dtype]) if leaf.dtype in LONG else leaf
+    return LONG.get(leaf, leaf) if isinstance(leaf, torch.dtype) else leaf
 
 
 def grouped_product(a: Tensor, b: Tensor, offs: Tensor | None = None, *_: Any, **__: Any) -> Tensor:

@@ -67,6 +67,8 @@ def probes(captured: Captured, seed: int, care: Care = Care.BOLD) -> list[Exampl
 
 def _like(tensor: Tensor, generator: torch.Generator, care: Care) -> Tensor:
     """A tensor of the same shape, device and range of values; floats become float64."""
+    if tensor.is_complex():
+        return torch.complex(_like(tensor.real, generator, care), _like(tensor.imag, generator, care))
     if not tensor.is_floating_point():
         return tensor if care > Care.BOLD else _shuffled(tensor, generator)
     tensor = tensor.double()

@@ -17,7 +17,7 @@ from torch import Tensor, fx, nn
 from penjing.errors import first_line
 from penjing.structure.candidate import run_in_float64, tensors_of
 from penjing.structure.capture import Captured
-from penjing.structure.coupling import Coupling, Removal, Units
+from penjing.structure.coupling import Coupling, Removal, Units, is_number
 from penjing.structure.folding import Folding
 from penjing.structure.graph_model import GraphModel
 from penjing.structure.layers import Layer
@@ -150,7 +150,7 @@ def _early(captured: Captured, candidate: nn.Module, added: Mapping[str, Tensor]
 
 def _blind(outputs: Sequence[Tensor]) -> str:
     """Why no output moves."""
-    if not any(output.is_floating_point() for output in outputs):
+    if not any(map(is_number, outputs)):
         return "the outputs are whole numbers; capture the model up to the values that they are chosen by"
     if not any(bool(output.isfinite().any()) for output in outputs):
         return "no output is finite"
@@ -200,7 +200,7 @@ class _Reference(Masked):
 
     def _nudged(self, node: fx.Node, result: Any) -> Any:
         """Disturb what a call gives along the dimensions that lose indices, each index by another thousandth."""
-        if isinstance(result, Tensor) and result.is_floating_point():
+        if isinstance(result, Tensor) and is_number(result):
             for dim, label in enumerate(self.labels[node.name][0]):
                 if self.removal.kept(label) is not None:
                     steps = torch.linspace(1.0, 2.0, result.shape[dim], dtype=torch.float64, device=result.device)
@@ -232,7 +232,7 @@ def _difference(expected: Sequence[Tensor], found: Sequence[Tensor]) -> float:
             return float("inf")
         if not a.numel():
             continue
-        a, b = a.double(), b.double()
+        a, b = (torch.view_as_real(x) if x.is_complex() else x.double() for x in (a, b))
         finite = a.isfinite()
         if not torch.equal(finite, b.isfinite()) or not torch.equal(a[~finite].nan_to_num(), b[~finite].nan_to_num()):
             return float("inf")

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, fx, nn
 
 from penjing.structure.capture import Captured
-from penjing.structure.coupling import Coupling, Removal
-from penjing.structure.precision import InDouble, in_double
+from penjing.structure.coupling import Coupling, Removal, is_number
+from penjing.structure.precision import LONG, InDouble, in_double
 from penjing.structure.probes import boldest, leaves
 from penjing.structure.rules import Labels, Ruling, operator_name
 from penjing.structure.surgery import rewrite
@@ -36,7 +36,7 @@ class InFloat64(fx.Interpreter):
 
     def parameter(self, node: fx.Node, tensor: Tensor) -> Tensor:
         """The value of a parameter, buffer or constant: a new tensor."""
-        tensor = tensor.to(torch.float64, copy=True) if tensor.is_floating_point() else tensor.clone()
+        tensor = tensor.to(LONG.get(tensor.dtype, tensor.dtype), copy=True)
         added = self.added.get(str(node.target))
         return tensor if added is None else tensor.add_(added)
 
@@ -97,7 +97,7 @@ def run_on(run: InFloat64, captured: Captured, examples: Sequence[ExampleInputs]
 
 
 def _is_finite(outputs: Sequence[Tensor]) -> bool:
-    return all(bool(output.isfinite().all()) for output in outputs if output.is_floating_point())
+    return all(bool(output.isfinite().all()) for output in outputs if is_number(output))
 
 
 _UNDEFINED_AT_ZERO = tuple(

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from penjing.errors import RecipeError
 from penjing.recipe import Finetune
 from penjing.structure import Captured, Coupling, Group
+from penjing.structure.coupling import is_number
 from penjing.techniques.prune.activity import Activity, Reading, activities, readings
 from penjing.techniques.prune.calibration import affordable
 from penjing.techniques.prune.ends import End, ends_of
@@ -88,7 +89,7 @@ def gradients(model: nn.Module, workload: Workload) -> dict[str, Tensor]:
         model.eval()
         model.zero_grad(set_to_none=True)
         for parameter in model.parameters():
-            parameter.requires_grad_(parameter.is_floating_point())
+            parameter.requires_grad_(is_number(parameter))
         for batch in islice(workload.train_batches(), _GRADIENT_BATCHES):
             objective(model, batch.to(device_of(model))).backward()
         parameters = model.named_parameters(remove_duplicate=False)

@@ -60,9 +60,10 @@ NORMALIZATIONS: dict[Normalize, Callable[[Tensor], Tensor]] = {
 
 
 def unit_slices(tensor: Tensor, member: Member) -> Tensor:
-    """Give the slices of a tensor by unit: [size, elements of the unit]."""
+    """Give the slices of a tensor by unit: [size, elements of the unit], of complex ones real and imaginary parts."""
     index = torch.from_numpy(member.index).to(tensor.device)
     rows = tensor.detach().movedim(member.dim, 0)
+    rows = torch.view_as_real(rows) if rows.is_complex() else rows
     return rows[index.flatten()].reshape(index.shape[0], -1).double().cpu()
 
 
