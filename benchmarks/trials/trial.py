@@ -33,6 +33,7 @@ from penjing.structure import (
     fold,
     prove,
 )
+from penjing.structure.coupling import is_number
 from penjing.structure.precision import InDouble
 from penjing.workload import ExampleInputs
 
@@ -235,7 +236,7 @@ def zeroed(model: nn.Module, done: Cut, example: ExampleInputs, coupling: Coupli
     tensors = {**dict(reference.named_parameters(remove_duplicate=False)), **dict(reference.named_buffers())}
     for name, units in removed.items():
         for member in coupling[name].members:
-            if member.parameter in tensors and tensors[member.parameter].is_floating_point():
+            if member.parameter in tensors and is_number(tensors[member.parameter]):
                 index = torch.from_numpy(member.index[units].flatten())
                 tensors[member.parameter].index_fill_(member.dim, index, 0)
     args, kwargs = double(example)

@@ -194,3 +194,23 @@ def test_a_wrapped_model_is_refused_with_the_remedy(wrap: Callable[[nn.Module], 
     assert getattr(wrapped, inner) is model
     with pytest.raises(CaptureError, match=rf"wrapped in {type(wrapped).__name__}; pass its \.{inner}, and wrap"):
         capture(wrapped, torch.zeros(2, 3))
+
+
+def test_a_distribution_is_captured_without_its_checks_which_stay_on_elsewhere(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch.distributions.Distribution, "_validate_args", True)  # torch.compile turns it off
+
+    class Gaussian(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.mean, self.scale = nn.Linear(4, 8), nn.Linear(8, 2), nn.Linear(8, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.a(x)
+            return torch.distributions.Normal(self.mean(y), self.scale(y).exp()).rsample()
+
+    captured = capture(Gaussian(), torch.randn(2, 4))
+    assert captured.module(torch.randn(3, 4))[0].shape == (3, 2)
+    with pytest.raises(ValueError, match="scale"):
+        torch.distributions.Normal(torch.zeros(1), -torch.ones(1))

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.distributions import Distribution
 from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 from torch.nn.modules.batchnorm import _NormBase
 from torch.utils import _pytree as pytree
@@ -310,15 +311,20 @@ def _module_of(node: fx.Node) -> str:
 
 @contextmanager
 def _plain_operators() -> Iterator[None]:
-    """Trace torch's own transformer layers by their parts, not as one fused operator; hush a note on flat weights."""
-    fast = torch.backends.mha.get_fastpath_enabled()
+    """Trace torch's own transformer layers by their parts, not as one fused operator; hush a note on flat weights.
+
+    Distributions are built without their checks, which are choices by the values of tensors.
+    """
+    fast, checked = torch.backends.mha.get_fastpath_enabled(), Distribution._validate_args
     torch.backends.mha.set_fastpath_enabled(False)
+    Distribution.set_default_validate_args(False)
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="The tensor attribute")
             yield
     finally:
         torch.backends.mha.set_fastpath_enabled(fast)
+        Distribution.set_default_validate_args(checked)
 
 
 def _explain(model: nn.Module, problem: Exception) -> str:
