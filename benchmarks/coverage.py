@@ -85,11 +85,15 @@ def verdict(row: dict[str, Any]) -> str:
 
     >>> verdict({"export": {"error": "data-dependent"}}), verdict({"died": "no end after 300 s"})
     ('not exportable', 'no end after 300 s')
+    >>> verdict({"export": {"error": "data-dependent"}, "parts": {"30": {"passed": True, "what": ""}}})
+    'passed'
     """
-    if "error" in row.get("export", {}):
-        return "not exportable"
     if "died" in row:
         return str(row["died"])
+    if "error" in row.get("export", {}):
+        parts = [(ratio, cut) for ratio, cut in row.get("parts", {}).items() if cut]
+        failed = [f"in parts, {ratio} %: {cut['what']}" for ratio, cut in parts if not cut["passed"]]
+        return failed[0] if failed else "passed" if parts else "not exportable"
     if not any(row["cuts"].values()):
         return "nothing to cut"
     for name, cut in row["cuts"].items():

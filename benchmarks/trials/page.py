@@ -38,8 +38,13 @@ def summarise(rows: Mapping[str, dict[str, Any]], verdict: Verdict) -> dict[str,
         "commits": sorted({row["commit"] for row in rows.values()}),
         "families": dict(Counter(row["family"] for row in rows.values())),
         "exportable": len(exportable),
-        "not_exportable": {n: row["export"]["error"] for n, row in rows.items() if "error" in row.get("export", {})},
-        "passed": sum(word == "passed" for word in verdicts.values()),
+        "not_exportable": {
+            name: row["export"]["error"] for name, row in rows.items() if verdicts[name] == "not exportable"
+        },
+        "passed": sum(verdicts[name] == "passed" for name in exportable),
+        "in_parts": share(
+            [verdicts[name] == "passed" for name, row in rows.items() if any(row.get("parts", {}).values())]
+        ),
         "failed": {name: word for name, word in verdicts.items() if word not in ("passed", "not exportable")},
         "worst_difference": max((_proof(row) for row in cuttable if verdicts[row["name"]] == "passed"), default=None),
         "zeroed": share([cell["zeroed"]["passed"] for row in cuttable for cell in _cells(row) if "zeroed" in cell]),
@@ -108,6 +113,8 @@ def _head(figures: Mapping[str, Any]) -> list[str]:
         f"| models; of these torch.export captures | {figures['models']}; {figures['exportable']} |",
         f"| captured models whose cuts all ran, were proven at 1e-9 in float64, and train | {figures['passed']} of "
         f"{figures['exportable']} |",
+        "| models that choose by values, such as detectors: every part cut in its own class and proven, and the whole "
+        f"runs | {of('in_parts')} |",
         f"| exact cuts equal to the model itself with zeroed slices, by a check of its own | {of('zeroed')} |",
         f"| parameters left at 30 % at most {LEFT}, all groups | {of('left_at_most_0.65')} |",
         f"| the same, exact groups only | {of('left_at_most_0.65_exact_only')} |",
@@ -141,6 +148,13 @@ def _table(rows: Mapping[str, dict[str, Any]], verdict: Verdict) -> list[str]:
         peer = row.get("peer") or {}
         theirs = f"{peer['left']:.2f}" if peer.get("useful") else "no"
         title = f"{name} *" if row["held_out"] else name
+        if parts := row.get("parts", {}).get("30"):
+            proven = f"{parts.get('proven', 0)} of {len(parts['parts'])} parts" if verdict(row) == "passed" else ""
+            cells = [title, f"{row['parameters']:,}", "", "", "", "", f"{parts.get('left', 1.0):.2f}"]
+            lines.append(
+                "| " + " | ".join([*cells, proven or _plain(verdict(row))[:60], "its parts", "", "", theirs]) + " |"
+            )
+            continue
         if not row.get("cuts", {}).get("all 30"):
             lines.append(
                 f"| {title} | {row.get('parameters', 0):,} | {verdict(row)[:60]} |" + " |" * 8 + f" {theirs} |"

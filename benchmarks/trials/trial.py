@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from benchmarks.trials.parts import try_parts
 from benchmarks.trials.processes import Tell, one_line
 from benchmarks.trials.weights import randomise
 from benchmarks.zoo import Entry
@@ -60,6 +61,9 @@ def try_model(entry: Entry, tell: Tell, *, quick: bool = False) -> None:
         captured = capture(model, example)
     except CaptureError as problem:
         tell(export={"error": one_line(problem.__cause__ or problem), "seconds": time.process_time() - start})
+        ratios = [*RATIOS.items()][: 1 if quick else None]
+        tell(parts={name: checked(try_parts, model, example, problem, ratio) for name, ratio in ratios})
+        tell(cpu_s=round(time.process_time(), 2))
         return
     nodes = len(captured.module.graph.nodes)
     tell(export={"seconds": time.process_time() - start, "nodes": nodes, "fixed_batch": captured.fixed_batch})

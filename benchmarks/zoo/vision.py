@@ -274,7 +274,14 @@ ENTRIES = (
     *(torchvision_entry(name, "video", normal(2, 3, frames, size, size)) for name, (frames, size) in VIDEO.items()),
     torchvision_entry("raft_small", "optical_flow", lambda: (torch.rand(2, 3, 128, 128), torch.rand(2, 3, 128, 128))),
     *(
-        torchvision_entry(name, "detection", images_of(size), DATA_DEPENDENT, weights_backbone=None)
+        torchvision_entry(
+            name,
+            "detection",
+            images_of(size),
+            DATA_DEPENDENT,
+            weights_backbone=None,
+            **({} if name.startswith("ssd") else {"min_size": size, "max_size": 2 * size}),  # else 800 pixels
+        )
         for name, size in DETECTION.items()
     ),
     *(timm_entry(name, size) for name, size in TIMM.items()),

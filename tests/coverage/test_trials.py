@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 ROOT = Path(__file__).parents[2]
 
@@ -144,3 +144,52 @@ def test_names_of_the_zoo_are_those_of_its_modules(zoo: Any) -> None:
     assert sum(name.startswith("plain/") for name in zoo) >= 35
     assert sum(name.startswith("timm/") for name in zoo) >= 60
     assert all(entry.needs or name.startswith("plain/") for name, entry in zoo.items())
+
+
+class Chooser(nn.Module):
+    """A backbone, and an output that is chosen by the values of its scores."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.backbone = nn.Sequential(nn.Linear(4, 16), nn.ReLU(), nn.Linear(16, 5))
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        scores = self.backbone(x)
+        return {"boxes": scores[scores[:, 0] > 0] if scores.sum() > 0 else scores}
+
+
+def test_a_model_that_chooses_by_values_is_tried_in_its_parts() -> None:
+    from benchmarks.coverage import verdict
+    from benchmarks.trials.trial import try_model
+    from benchmarks.zoo import Entry
+
+    told: dict[str, Any] = {}
+    entry = Entry("chooser", "detection", Chooser, lambda: torch.randn(6, 4))
+    try_model(entry, lambda **facts: told.update(facts))
+    assert verdict(told) == "passed"
+    assert list(told["parts"]) == ["30", "60"]
+    half = told["parts"]["60"]
+    assert half["parts"] == ["backbone"]
+    assert half["proven"] == 1
+    kept = 16 - round(0.6 * 16)
+    assert half["left"] == (kept * 10 + 5) / (16 * 10 + 5)
+    told["parts"]["60"] = {"passed": False, "what": "it broke"}
+    assert verdict(told) == "in parts, 60 %: it broke"
+
+
+def test_a_model_without_parts_is_not_exportable() -> None:
+    from benchmarks.coverage import verdict
+    from benchmarks.trials.trial import try_model
+    from benchmarks.zoo import Entry
+
+    class Alone(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.ones(4))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x * self.weight if x.sum() > 0 else x
+
+    told: dict[str, Any] = {}
+    try_model(Entry("alone", "vector", Alone, lambda: torch.randn(2, 4)), lambda **facts: told.update(facts))
+    assert verdict(told) == "not exportable"
