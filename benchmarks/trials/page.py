@@ -43,7 +43,7 @@ def summarise(rows: Mapping[str, dict[str, Any]], verdict: Verdict) -> dict[str,
         },
         "passed": sum(verdicts[name] == "passed" for name in exportable),
         "in_parts": share(
-            [verdicts[name] == "passed" for name, row in rows.items() if any(row.get("parts", {}).values())]
+            [word == "passed" for name, word in verdicts.items() if name not in exportable and word != "not exportable"]
         ),
         "failed": {name: word for name, word in verdicts.items() if word not in ("passed", "not exportable")},
         "worst_difference": max((_proof(row) for row in cuttable if verdicts[row["name"]] == "passed"), default=None),
@@ -113,8 +113,8 @@ def _head(figures: Mapping[str, Any]) -> list[str]:
         f"| models; of these torch.export captures | {figures['models']}; {figures['exportable']} |",
         f"| captured models whose cuts all ran, were proven at 1e-9 in float64, and train | {figures['passed']} of "
         f"{figures['exportable']} |",
-        "| models that choose by values, such as detectors: every part cut in its own class and proven, and the whole "
-        f"runs | {of('in_parts')} |",
+        "| models that choose by values, such as detectors: cut in parts (the backbone among them), each in its own "
+        f"class and proven, and the whole runs; in none of the other rows | {of('in_parts')} |",
         f"| exact cuts equal to the model itself with zeroed slices, by a check of its own | {of('zeroed')} |",
         f"| parameters left at 30 % at most {LEFT}, all groups | {of('left_at_most_0.65')} |",
         f"| the same, exact groups only | {of('left_at_most_0.65_exact_only')} |",
@@ -149,7 +149,8 @@ def _table(rows: Mapping[str, dict[str, Any]], verdict: Verdict) -> list[str]:
         theirs = f"{peer['left']:.2f}" if peer.get("useful") else "no"
         title = f"{name} *" if row["held_out"] else name
         if parts := row.get("parts", {}).get("30"):
-            proven = f"{parts.get('proven', 0)} of {len(parts['parts'])} parts" if verdict(row) == "passed" else ""
+            proofs = parts.get("parts", {}).values()
+            proven = f"{sum(map(bool, proofs))} of {len(proofs)} parts" if verdict(row) == "passed" else ""
             cells = [title, f"{row['parameters']:,}", "", "", "", "", f"{parts.get('left', 1.0):.2f}"]
             lines.append(
                 "| " + " | ".join([*cells, proven or _plain(verdict(row))[:60], "its parts", "", "", theirs]) + " |"

@@ -17,8 +17,10 @@ from penjing.workload import ExampleInputs
 def try_parts(model: nn.Module, example: ExampleInputs, problem: CaptureError, ratio: float) -> dict[str, Any]:
     """Cut every part by `ratio` of its units, drawn at random; nothing where no part can be captured.
 
-    `proven` counts the parts whose cut was proven in the class that they have. The cut model must give outputs of the
-    same structure and types as the original; how many boxes there are is its own affair.
+    `parts` gives the proof of each part's cut, in the class that it has; it is empty where nothing of the part was cut,
+    and `left_whole` says why. Passed means that what was cut is proven (what is not proven is never cut), that the
+    backbone is among it where the model has one, and that the cut model gives outputs of the same structure and types
+    as the original; how many boxes there are is its own affair.
     """
     try:
         found = [part.path for part in capture_submodules(model, example, problem)]
@@ -28,18 +30,26 @@ def try_parts(model: nn.Module, example: ExampleInputs, problem: CaptureError, r
     try:
         outcome = pj.apply(copy.deepcopy(model), step, example)
     except PenjingError as refused:
-        return {"parts": found, "passed": False, "what": one_line(refused)}
-    proven = [row.proof for row in outcome.log if row.proof]
-    left = [row.what for row in outcome.log if "left whole" in row.what]
-    same = kinds(model, example) == kinds(outcome.model, example)
-    return {
-        "parts": found,
-        "proven": len(proven),
-        "left_whole": left,
-        "left": sum(p.numel() for p in outcome.model.parameters()) / sum(p.numel() for p in model.parameters()),
-        "passed": same and bool(proven) and all("failed" not in proof for proof in proven),
-        "what": "" if same else "the cut model returns something else than the original",
+        return {"parts": dict.fromkeys(found, ""), "passed": False, "what": one_line(refused)}
+    proofs = {row.what.partition(": ")[0]: row.proof for row in outcome.log if row.proof}
+    problems = {
+        "no part was cut": not proofs,
+        "the backbone was left whole": hasattr(model, "backbone") and not any(map(_of_backbone, proofs)),
+        "the cut model returns something else than the original": kinds(model, example)
+        != kinds(outcome.model, example),
     }
+    what = next((name for name, met in problems.items() if met), "")
+    return {
+        "parts": {path: proofs.get(path, "") for path in found},
+        "left_whole": [row.what for row in outcome.log if "left whole" in row.what],
+        "left": sum(p.numel() for p in outcome.model.parameters()) / sum(p.numel() for p in model.parameters()),
+        "passed": not what,
+        "what": what,
+    }
+
+
+def _of_backbone(path: str) -> bool:
+    return path.partition(".")[0] == "backbone"
 
 
 @torch.no_grad()
