@@ -193,3 +193,43 @@ def test_a_model_without_parts_is_not_exportable() -> None:
     told: dict[str, Any] = {}
     try_model(Entry("alone", "vector", Alone, lambda: torch.randn(2, 4)), lambda **facts: told.update(facts))
     assert verdict(told) == "not exportable"
+
+
+def test_a_backbone_left_whole_is_no_pass() -> None:
+    from benchmarks.coverage import verdict
+    from benchmarks.trials.trial import try_model
+    from benchmarks.zoo import Entry
+
+    class Hidden(Chooser):  # its backbone has nothing to cut
+        def __init__(self) -> None:
+            super().__init__()
+            self.head, self.backbone = self.backbone, nn.Identity()
+
+        def forward(self, x: Tensor) -> dict[str, Tensor]:
+            scores = self.head(self.backbone(x))
+            return {"boxes": scores[scores[:, 0] > 0] if scores.sum() > 0 else scores}
+
+    told: dict[str, Any] = {}
+    try_model(Entry("hidden", "detection", Hidden, lambda: torch.randn(6, 4)), lambda **facts: told.update(facts))
+    assert told["parts"]["30"]["parts"]["head"].startswith("proven in float64")
+    assert verdict(told) == "in parts, 30 %: the backbone was left whole"
+
+
+def test_rows_in_parts_are_a_class_of_their_own() -> None:
+    from benchmarks.coverage import verdict
+    from benchmarks.trials.page import _table, summarise
+
+    base = {"family": "detection", "held_out": False, "commit": "c", "first": "passed", "parameters": 9}
+    cut = {"parts": {"backbone": "proven", "head": ""}, "left": 0.6, "passed": True, "what": ""}
+    refused = {"export": {"error": "it chooses by values"}}
+    rows = {
+        "cut": {**base, **refused, "name": "cut", "parts": {"30": cut, "60": cut}},
+        "died": {**base, **refused, "name": "died", "died": "no end after 300 s"},
+        "none": {**base, **refused, "name": "none", "parts": {"30": {}, "60": {}}},
+    }
+    figures = summarise(rows, verdict)
+    assert figures["in_parts"] == {"count": 1, "of": 2, "share": 0.5}
+    assert list(figures["not_exportable"]) == ["none"]
+    assert list(figures["failed"]) == ["died"]
+    assert figures["onnx"]["of"] == figures["passed"] == figures["exportable"] == 0
+    assert "| 1 of 2 parts | its parts |" in "\n".join(_table(rows, verdict))
