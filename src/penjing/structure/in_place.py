@@ -68,13 +68,14 @@ def share(model: nn.Module) -> nn.Module:
     return copy.deepcopy(model, {id(tensor): tensor for tensor in tensors})
 
 
-def cut_in_place(model: nn.Module, surgery: Surgery) -> nn.Module:
+def cut_in_place(model: nn.Module, surgery: Surgery, tensors: Mapping[str, Tensor] | None = None) -> nn.Module:
     """Cut the model itself, by the names of its state_dict: pass `share(model)` to keep the original.
 
     Sliced parameters are new objects that keep dtype, device and requires_grad, for the captured graph that a proof
     needs holds the old ones (`remap_optimizer` moves an optimizer over); tied ones stay tied. Standard modules have
     their attributes (out_channels, in_features, groups ...) set right, and those of the surgery are set. The class, its
-    hooks and its code stay; whether its code still runs at the new widths is for `prove` to say.
+    hooks and its code stay; whether its code still runs at the new widths is for `prove` to say. tensors: what each cut
+    tensor is by name, where it was sliced before.
 
     Raises ShapeError when the surgery does not fit the model.
 
@@ -97,7 +98,7 @@ def cut_in_place(model: nn.Module, surgery: Surgery) -> nn.Module:
                 name = f"{path}.{key}" if path else key
                 if tensor is not None and name in surgery.kept:
                     replaced.append(tensor)
-                    slots[key] = slice_tensor(name, tensor, surgery, done)
+                    slots[key] = slice_tensor(name, tensor, surgery, done) if tensors is None else tensors[name]
     own: dict[str, dict[str, Mapping[int, Indices]]] = defaultdict(dict)
     for name, dims in surgery.kept.items():
         path, key = owner_of(name)

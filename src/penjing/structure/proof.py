@@ -84,14 +84,30 @@ def prove(
     own = tensors_of(module)
     noise = {name: value for name, value in _noise(coupling, removal, folding, seed).items() if name in own}
     surgery = Surgery(kept_indices(coupling, removal))
-    added = {name: surgery.slice(name, value) for name, value in noise.items()}
+    sliced = not isinstance(candidate, Cut) or candidate.sliced
+    added = {name: surgery.slice(name, value) if sliced else value for name, value in noise.items()}
     for name, shift in folding.shifts.items():
+        shift = shift if sliced else surgery.spread(name, shift, own[name].shape)
         added[name] = added[name] + shift if name in added else shift
     reference = partial(_Reference, coupling, removal, noise, folding)
     proof = compare(captured, module, reference, added, _original(folding), exact=exact, seed=seed)
     if proof.passed and (folding.intact or folding.moved):
         return replace(proof, what=f"{proof.what}, against the {_original(folding)}")
     return proof
+
+
+def prove_class(done: Cut, module: nn.Module, *, seed: int = 0) -> Proof:
+    """Compare a class with the graph of a proven cut that holds the same tensors; neither is changed.
+
+    >>> from penjing.structure import couple, cut, cut_in_place
+    >>> model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
+    >>> done = cut(couple(model, torch.zeros(2, 3)), {"0": [1, 3]})
+    >>> prove_class(done, cut_in_place(model, done.surgery)).passed
+    True
+    """
+    own = tensors_of(module)
+    noise = {name: value for name, value in noise_for(done.captured.tensors, seed).items() if name in own}
+    return compare(done.captured, module, partial(Original, done.captured, noise), noise, "cut graph", seed=seed)
 
 
 def compare(

@@ -48,6 +48,18 @@ class Surgery:
             tensor = tensor.index_select(dim, torch.from_numpy(kept).to(tensor.device))
         return tensor
 
+    def spread(self, name: str, tensor: Tensor, shape: Sequence[int]) -> Tensor:
+        """The inverse of `slice`: a tensor of the original's shape, with zeros where something was removed.
+
+        >>> Surgery({"w": {0: np.array([0, 2])}}).spread("w", torch.tensor([5.0, 7.0]), (3,))
+        tensor([5., 0., 7.])
+        """
+        for dim, kept in self.kept.get(name, {}).items():
+            sizes = [*tensor.shape[:dim], shape[dim], *tensor.shape[dim + 1 :]]
+            index = torch.from_numpy(kept).to(tensor.device)
+            tensor = tensor.new_zeros(sizes).index_copy(dim, index, tensor)
+        return tensor
+
     def then(self, other: "Surgery") -> "Surgery":
         """One surgery for two cuts in a row, with indices that refer to the original.
 
@@ -136,12 +148,16 @@ def _indices(name: str, values: Any) -> Indices:
 
 @dataclass(frozen=True)
 class Cut:
-    """The result of the graph route: a trainable module, what was kept, and the smaller graph for another cut."""
+    """The result of the graph route: a trainable module, what was kept, and the smaller graph for another cut.
+
+    sliced: whether the tensors are cut; else the graph slices each whenever it reads it.
+    """
 
     module: GraphModel
     surgery: Surgery
     coupling: Coupling
     captured: Captured
+    sliced: bool = True
 
 
 def cut(coupling: Coupling, removed: Mapping[str, Sequence[int] | Units], *, consume: bool = False) -> Cut:
@@ -161,8 +177,38 @@ def cut(coupling: Coupling, removed: Mapping[str, Sequence[int] | Units], *, con
     """
     removal = coupling.removal(removed)
     surgery = Surgery(kept_indices(coupling, removal))
-    captured = _smaller(coupling, removal, surgery, consume)
+    captured = _smaller(coupling, removal, slice_tensors(coupling.captured.tensors, surgery, consume=consume))
     return Cut(GraphModel.of(captured), surgery, coupling, captured)
+
+
+def cut_when_read(coupling: Coupling, removed: Mapping[str, Sequence[int] | Units]) -> Cut:
+    """The same cut with no tensor copied: the graph holds the original's and slices each whenever it reads it.
+
+    It is slow, and needs no memory: a proof of it is one of `cut` with the same units.
+
+    >>> from penjing.structure import couple
+    >>> model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
+    >>> done = cut_when_read(couple(model, torch.zeros(2, 3)), {"0": [1, 3]})
+    >>> done.module.get_parameter("0.weight") is model[0].weight
+    True
+    """
+    removal = coupling.removal(removed)
+    surgery = Surgery(kept_indices(coupling, removal))
+    captured = _smaller(coupling, removal, coupling.captured.tensors)
+    graph = captured.module.graph
+    for node in list(graph.nodes):
+        if node.op == "get_attr":
+            read = node
+            for dim, kept in surgery.kept.get(str(node.target), {}).items():
+                with graph.inserting_after(read):
+                    read = graph.call_function(_take, (read, dim, kept.tolist()))
+                read.meta = dict(node.meta)
+            node.replace_all_uses_with(read, delete_user_cb=lambda user, read=read: user.target is not _take)
+    return Cut(GraphModel.of(captured), surgery, coupling, captured, sliced=False)
+
+
+def _take(tensor: Tensor, dim: int, kept: Sequence[int]) -> Tensor:
+    return tensor.index_select(dim, torch.tensor(kept, device=tensor.device))
 
 
 def kept_indices(coupling: Coupling, removal: Removal) -> dict[str, dict[int, Indices]]:
@@ -178,7 +224,8 @@ def kept_indices(coupling: Coupling, removal: Removal) -> dict[str, dict[int, In
     return found
 
 
-def _smaller(coupling: Coupling, removal: Removal, surgery: Surgery, consume: bool) -> Captured:
+def _smaller(coupling: Coupling, removal: Removal, tensors: Mapping[str, Tensor]) -> Captured:
+    """The captured model with the constants of a cut, and the given tensors."""
     captured = coupling.captured
     graph = copy_graph(captured.module.graph)
     shapes = coupling.shapes_after(removal.removed)
@@ -188,7 +235,6 @@ def _smaller(coupling: Coupling, removal: Removal, surgery: Surgery, consume: bo
             rewrite(node, ruling, removal)
         if ruling is not None and ruling.contiguous:
             shapes |= {made.name: shapes[source.name] for source, made in _laid_out(node)}
-    tensors = slice_tensors(captured.tensors, surgery, consume=consume)
     module = fx.GraphModule({**captured.subgraphs, **tensors}, graph, class_name=captured.name)
     return replace(captured, module=module, shapes=shapes)
 

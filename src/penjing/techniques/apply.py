@@ -72,10 +72,11 @@ def apply(
 ) -> Outcome:
     """Apply a recipe to a model and give the new model with a log of all that happened.
 
-    The model is not changed unless consume=True, which saves a copy (where no step needs the original as a teacher). A
-    bare model needs example_inputs; steps that need data need a Workload. prefer="module" keeps the user's class where
-    the proof allows, "graph" goes straight to the rewritten graph. resume_dir keeps the state after each step, so that
-    an interrupted call goes on where it stopped.
+    The model is not changed unless consume=True, which saves a copy (where no step needs the original as a teacher),
+    and where nothing is refitted has each tensor give way to its slice once the cut is proven. A bare model needs
+    example_inputs; steps that need data need a Workload. prefer="module" keeps the user's class where the proof allows,
+    "graph" goes straight to the rewritten graph. resume_dir keeps the state after each step, so that an interrupted
+    call goes on where it stopped.
 
     Raises RecipeError before any work if a step is unknown, out of order, or lacks the data it needs.
 
@@ -108,10 +109,10 @@ def apply(
 
     place = torch.device(device) if device is not None else None
     folder = Path(resume_dir) if resume_dir is not None else None
-    context = Context(workload, original, runtime, seed, place, prefer, progress, folder)
+    consume = consume and not any(isinstance(step, Finetune) and step.distill for step in steps)
+    context = Context(workload, original, runtime, seed, place, prefer, progress, folder, consume)
     done, state = _resumed(steps, original, example, context)
-    teaches = any(isinstance(step, Finetune) and step.distill for step in steps)
-    if done == 0 and not (consume and not teaches):
+    if done == 0 and not consume:
         state = replace(state, model=copy_pruned(original))
     if place is not None:
         state = replace(state, model=state.model.to(place), example=example.to(place))

@@ -40,7 +40,10 @@ class State:
 
 @dataclass(frozen=True)
 class Context:
-    """What surrounds a step: the data, the original model (its names are the user's), the target and the seed."""
+    """What surrounds a step: the data, the original model (its names are the user's), the target and the seed.
+
+    consume: whether the model is nobody's else, so that its tensors may give way to their slices.
+    """
 
     workload: "Workload | None"
     original: nn.Module
@@ -50,3 +53,4 @@ class Context:
     prefer: str = "module"
     progress: "Progress | None" = None
     resume_dir: Path | None = None
+    consume: bool = False

@@ -1,7 +1,7 @@
 """Make a cut and prove it: in the user's own class where it can be, else as a rewritten graph, else not at all."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import torch
@@ -23,7 +23,11 @@ from penjing.structure import (
     share,
     torn_by,
 )
+from penjing.structure.candidate import tensors_of
+from penjing.structure.proof import prove_class
+from penjing.structure.surgery import cut_when_read
 from penjing.techniques.prune.bisect import Attempt, Try, bisect
+from penjing.techniques.prune.compensate import install
 from penjing.techniques.prune.select import Units
 from penjing.techniques.state import State
 from penjing.workload import ExampleInputs, preserved
@@ -68,6 +72,46 @@ def largest_proven(
     return (None if done is None else replace(done, refused=refused)), failed
 
 
+def consuming(
+    state: State, coupling: Coupling, removed: Mapping[str, Units], prefer: str, *, folds: Folds = fold
+) -> tuple[Attempt | None, dict[str, str]]:
+    """The same with hardly more memory than the weights take; the original is of no use afterwards.
+
+    A graph that slices as it reads is proven first, while the original is whole. Then each original tensor gives way to
+    its slice, and with prefer="module" the class takes the slices and is compared with the graph that was proven.
+    """
+    in_class = prefer == "module" and not state.graph
+    uses, modes = (_uses(state.model, coupling), _modes(state, coupling)) if in_class else ((), ())
+    as_graph = _as_graph(coupling, folds, cut_when_read)
+    whole = as_graph(removed)
+    done, failed = (whole, {}) if whole.proof.passed else bisect(as_graph, removed, whole.proof.what)
+    if done is None:
+        return None, failed
+    attributes = attributes_after(state.model, uses, coupling, done.removed)
+    smaller = cut(coupling, done.removed, consume=True)
+    smaller = replace(smaller, surgery=replace(smaller.surgery, attributes=attributes))
+    done.folding.install(smaller.module, smaller.captured.module)
+    done = replace(done, cut=smaller, module=smaller.module)
+    if not in_class:
+        return done, failed
+    module, problem = _class_of(state.model, smaller, done.folding, modes)
+    if not problem:
+        proof = prove_class(smaller, module)
+        problem = "" if proof.passed else proof.what
+    return (replace(done, refused=problem) if problem else replace(done, module=module, graph=False)), failed
+
+
+def _class_of(model: nn.Module, smaller: Cut, folding: Folding, modes: Sequence[bool]) -> tuple[nn.Module, str]:
+    """The model's own class with the tensors of a cut graph; and why it cannot have them, empty where it can."""
+    tensors = tensors_of(smaller.module)
+    try:
+        module = cut_in_place(model, smaller.surgery, tensors)
+        install(module, {name: tensors[name] for name in folding.shifts})
+    except Exception as error:  # a class may refuse to have its tensors and numbers set
+        return model, f"it cannot be cut: {first_line(error)}"
+    return module, _problem(module, smaller.captured.example, modes)
+
+
 def take_over(state: State, done: Attempt) -> State:
     """The state with the cut model: masks lose what it lost, and its surgery follows those before."""
     surgery = done.cut.surgery
@@ -77,9 +121,7 @@ def take_over(state: State, done: Attempt) -> State:
 
 
 def _in_place(state: State, coupling: Coupling, folds: Folds) -> Try:
-    uses = _uses(state.model, coupling)
-    example = coupling.captured.example
-    modes = (False,) if stumbles(state.model, example, training=True) else (False, True)
+    uses, modes = _uses(state.model, coupling), _modes(state, coupling)
 
     def attempt(removed: Mapping[str, Units]) -> Attempt:
         done = cut(coupling, removed)
@@ -90,16 +132,24 @@ def _in_place(state: State, coupling: Coupling, folds: Folds) -> Try:
         except Exception as error:  # a class may refuse to be copied, or to have its tensors and numbers set
             module, problem = done.module, f"it cannot be cut: {first_line(error)}"
         else:
-            problem = next(filter(None, (stumbles(module, example, training) for training in modes)), "")
-        if problem:
-            proof = Proof(math.inf, coupling.is_exact(removed), False, problem)
-        else:
-            proof = _proven(done, module, removed, folds)
+            problem = _problem(module, coupling.captured.example, modes)
+        proof, folding = Proof(math.inf, coupling.is_exact(removed), False, problem), Folding()
+        if not problem:
+            proof, folding = _proven(done, module, removed, folds)
         if not proof.passed:
             proof = replace(proof, what=proof.what + _torn(torn_by(uses, coupling, removed)))
-        return Attempt(removed, done, module, proof, graph=False)
+        return Attempt(removed, done, module, proof, graph=False, folding=folding)
 
     return attempt
+
+
+def _modes(state: State, coupling: Coupling) -> tuple[bool, ...]:
+    """The modes in which the model runs, training or not: after a cut it must do so as well."""
+    return (False,) if stumbles(state.model, coupling.captured.example, training=True) else (False, True)
+
+
+def _problem(module: nn.Module, example: ExampleInputs, modes: Sequence[bool]) -> str:
+    return next(filter(None, (stumbles(module, example, training) for training in modes)), "")
 
 
 def stumbles(module: nn.Module, example: ExampleInputs, training: bool) -> str:
@@ -116,18 +166,19 @@ def stumbles(module: nn.Module, example: ExampleInputs, training: bool) -> str:
     return ""
 
 
-def _proven(done: Cut, module: nn.Module, removed: Mapping[str, Units], folds: Folds) -> Proof:
+def _proven(done: Cut, module: nn.Module, removed: Mapping[str, Units], folds: Folds) -> tuple[Proof, Folding]:
     """Prove a cut with its constants folded, and install them; where that fails, prove it with zeros in their place.
 
     An intact folding promises the original itself: zeros would break that promise.
     """
     folding = folds(done.coupling, removed)
-    proof = prove(done.coupling, module, removed, folding=folding)
+    candidate = done if module is done.module else module
+    proof = prove(done.coupling, candidate, removed, folding=folding)
     if not proof.passed and folding.moved and not folding.intact and math.isfinite(proof.max_relative_difference):
-        proof, folding = prove(done.coupling, module, removed), Folding()
-    if proof.passed:
+        proof, folding = prove(done.coupling, candidate, removed), Folding()
+    if proof.passed and done.sliced:
         folding.install(module, done.captured.module)
-    return proof
+    return proof, folding
 
 
 def _torn(attributes: Mapping[str, tuple[int, ...]]) -> str:
@@ -148,9 +199,10 @@ def _uses(model: nn.Module, coupling: Coupling) -> tuple[Use, ...]:
         return ()
 
 
-def _as_graph(coupling: Coupling, folds: Folds) -> Try:
+def _as_graph(coupling: Coupling, folds: Folds, make: Callable[[Coupling, Mapping[str, Units]], Cut] = cut) -> Try:
     def attempt(removed: Mapping[str, Units]) -> Attempt:
-        done = cut(coupling, removed)
-        return Attempt(removed, done, done.module, _proven(done, done.module, removed, folds), graph=True)
+        done = make(coupling, removed)
+        proof, folding = _proven(done, done.module, removed, folds)
+        return Attempt(removed, done, done.module, proof, graph=True, folding=folding)
 
     return attempt

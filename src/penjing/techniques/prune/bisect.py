@@ -2,11 +2,11 @@
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import nn
 
-from penjing.structure import Cut, Proof
+from penjing.structure import Cut, Folding, Proof
 from penjing.techniques.prune.select import Units
 
 PROOFS = 24
@@ -16,9 +16,9 @@ PROOFS = 24
 class Attempt:
     """A cut and what its proof said.
 
-    removed: the units that went. module: the smaller model, a rewritten graph where `graph` says so; the constants that
-    removed channels leave are in the layers behind them. refused: why the user's own class, cut in place, did not pass;
-    empty where it did or was not tried.
+    removed: the units that went. module: the smaller model, a rewritten graph where `graph` says so. folding: the
+    constants that removed channels leave to the layers behind them. refused: why the user's own class, cut in place,
+    did not pass; empty where it did or was not tried.
     """
 
     removed: Mapping[str, Units]
@@ -27,6 +27,7 @@ class Attempt:
     proof: Proof
     graph: bool
     refused: str = ""
+    folding: Folding = field(default_factory=Folding)
 
 
 Try = Callable[[Mapping[str, Units]], Attempt]

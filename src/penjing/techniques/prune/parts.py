@@ -56,7 +56,7 @@ def _cut_part(state: State, part: Part, step: PruneChannels, context: Context, c
     """Cut one part; where the model as a whole does not run with it, the part goes back."""
     before = state.model.get_submodule(part.path)
     masks = {name.removeprefix(f"{part.path}."): mask for name, mask in state.masks.items() if _below(name, part.path)}
-    inner = replace(context, workload=None, prefer="module")
+    inner = replace(context, workload=None, prefer="module", consume=False)
     done = cut(State(before, part.captured.example, masks), step, inner, part.captured)
     rows = tuple(replace(row, what=f"{part.path}: {row.what}") for row in done.rows)
     if done.surgery is None:

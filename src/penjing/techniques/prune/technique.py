@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from penjing.errors import CaptureError
 from penjing.recipe import PruneChannels
 from penjing.structure import Captured, Coupling, Group, capture, couple
-from penjing.techniques.prune.attempt import largest_proven, take_over
+from penjing.techniques.prune.attempt import consuming, largest_proven, take_over
 from penjing.techniques.prune.bisect import Attempt
 from penjing.techniques.prune.budget import Pool, check_patterns, cost_of, matches, pools_of
 from penjing.techniques.prune.calibration import affordable
@@ -103,6 +103,9 @@ def _cut_once(
         choices.append(safe)
         return safe.coupling, safe.removed
 
+    if context.consume and not step.eager_safe and not _refits(step, context):
+        done, failed = consuming(state, coupling, choice.removed, context.prefer)
+        return _carry_out(replace(state, rows=choice.rows), step, choice, done, failed, context)
     done, failed = largest_proven(
         state, coupling, choice.removed, context.prefer, eager_safe=step.eager_safe, gentler=gentler
     )
@@ -249,8 +252,12 @@ def score_named(step: PruneChannels, context: Context) -> str:
     """Resolve "auto": what the refit cannot mend, where there are data to refit on, else the norm of the weights."""
     if step.score != "auto":
         return step.score
-    refits = step.compensate and context.workload is not None and context.workload.brings("calibration")
-    return "reconstruction" if refits else "l2"
+    return "reconstruction" if _refits(step, context) else "l2"
+
+
+def _refits(step: PruneChannels, context: Context) -> bool:
+    """Whether there are data to refit the layers behind a cut on, against the original."""
+    return step.compensate and context.workload is not None and context.workload.brings("calibration")
 
 
 def _compensate(state: State, step: PruneChannels, coupling: Coupling, done: Attempt, context: Context) -> State:
