@@ -196,14 +196,15 @@ def cut_when_read(coupling: Coupling, removed: Mapping[str, Sequence[int] | Unit
     surgery = Surgery(kept_indices(coupling, removal))
     captured = _smaller(coupling, removal, coupling.captured.tensors)
     graph = captured.module.graph
+    place = {node: i for i, node in enumerate(graph.nodes)}
     for node in list(graph.nodes):
-        if node.op == "get_attr":
+        if node.op == "get_attr" and str(node.target) in surgery.kept and node.users:
             read = node
-            for dim, kept in surgery.kept.get(str(node.target), {}).items():
-                with graph.inserting_after(read):
+            with graph.inserting_before(min(node.users, key=place.__getitem__)):
+                for dim, kept in surgery.kept[str(node.target)].items():
                     read = graph.call_function(_take, (read, dim, kept.tolist()))
-                read.meta = dict(node.meta)
-            node.replace_all_uses_with(read, delete_user_cb=lambda user, read=read: user.target is not _take)
+                    read.meta = dict(node.meta)
+            node.replace_all_uses_with(read, delete_user_cb=lambda user: user.target is not _take)
     return Cut(GraphModel.of(captured), surgery, coupling, captured, sliced=False)
 
 

@@ -7,7 +7,7 @@ normalised, because groups of different scale compete. The lowest go first.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -67,15 +67,28 @@ def unit_slices(tensor: Tensor, member: Member) -> Tensor:
     return rows[index.flatten()].reshape(index.shape[0], -1).double().cpu()
 
 
-def matrices(group: Group, evidence: Evidence) -> list[Tensor]:
-    """Give the unit slices, [size, elements] each, of the weight matrices that carry a group.
+def matrices(group: Group, evidence: Evidence) -> list[tuple[Tensor, Member]]:
+    """Give the weight matrices that carry a group.
 
     These are its parameters of two or more dimensions; where it has none, all of its parameters, else its constants.
     """
     found = [(m, evidence.parameters[m.parameter]) for m in group.members if m.parameter in evidence.parameters]
     weights = [(member, tensor) for member, tensor in found if isinstance(tensor, nn.Parameter)]
     large = [(member, tensor) for member, tensor in weights if tensor.ndim >= 2]
-    return [unit_slices(tensor, member) for member, tensor in large or weights or found]
+    return [(tensor, member) for member, tensor in large or weights or found]
+
+
+def by_matrix(group: Group, evidence: Evidence, function: Callable[[Tensor], Tensor]) -> Tensor:
+    """Apply a function of rows, [units, elements] to [units], to the slices of each matrix: [matrices, size].
+
+    It goes block by block, so that no large matrix is held in float64.
+    """
+    rows = []
+    for tensor, member in matrices(group, evidence):
+        units = max(1, _BLOCK * group.size // max(1, tensor.numel()))
+        blocks = (replace(member, index=member.index[i : i + units]) for i in range(0, group.size, units))
+        rows.append(torch.cat([function(unit_slices(tensor, block)) for block in blocks]))
+    return torch.stack(rows)
 
 
 def norm(p: float) -> Score:
@@ -87,7 +100,7 @@ def norm(p: float) -> Score:
     """
 
     def parts(group: Group, evidence: Evidence) -> Tensor:
-        return torch.stack([slices.abs().pow(p).sum(1) for slices in matrices(group, evidence)])
+        return by_matrix(group, evidence, lambda slices: slices.abs().pow(p).sum(1))
 
     return Score(parts, finish=lambda total: total.pow(1 / p))
 
@@ -117,7 +130,7 @@ def lamp(group: Group, evidence: Evidence) -> Tensor:
     >>> lamp(group, Evidence({"w": torch.tensor([[1.0], [2.0], [0.0]])})).tolist()
     [0.2, 1.0, 0.0]
     """
-    squares = torch.stack([slices.square().sum(1) for slices in matrices(group, evidence)]).sum(0)
+    squares = by_matrix(group, evidence, lambda slices: slices.square().sum(1)).sum(0)
     order = squares.argsort(stable=True)
     rest = squares[order].flip(0).cumsum(0).flip(0)
     return torch.empty_like(squares).scatter_(0, order, squares[order] / rest.clamp_min(1e-300))
@@ -130,7 +143,8 @@ def geometric_median(group: Group, evidence: Evidence) -> Tensor:
     (arXiv:1811.00250, equation 6). One row for each tensor of two or more dimensions; the paper's filters are the
     first.
     """
-    return torch.stack([torch.cdist(slices, slices).sum(1) for slices in matrices(group, evidence)])
+    slices = (unit_slices(tensor, member) for tensor, member in matrices(group, evidence))
+    return torch.stack([torch.cdist(each, each).sum(1) for each in slices])
 
 
 def taylor(group: Group, evidence: Evidence) -> Tensor:
@@ -206,6 +220,7 @@ SCORES: dict[str, Score] = {
     "reconstruction": Score(reconstruction, needs=Need.READINGS, normalize=Normalize.NONE),
     "random": Score(random),
 }
+_BLOCK = 1 << 20  # elements of a matrix that are looked at together
 _ALSO = ("lp", "auto")  # "lp" asks for an order, "auto" is settled by the data at hand
 
 
