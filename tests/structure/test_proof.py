@@ -191,3 +191,24 @@ def test_a_normalisation_in_single_precision_keeps_its_class() -> None:
     proof = prove(coupling, cut_in_place(copy.deepcopy(model), done.surgery), {"2": [0, 5]})
     assert proof.passed
     assert proof.max_relative_difference < 1e-12
+
+
+def test_the_value_of_a_mask_hides_no_difference() -> None:
+    """Beside scores of -3e38, in which masked places end, every relative difference would be zero."""
+
+    class Span(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = nn.Linear(4, 8), nn.Linear(8, 1)
+
+        def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+            return self.b(torch.tanh(self.a(x))).squeeze(-1) + (1 - mask) * torch.finfo(x.dtype).min
+
+    mask = torch.tensor([[1.0, 1.0, 1.0, 0.0], [1.0, 1.0, 0.0, 0.0]])
+    coupling = couple(Span(), (torch.randn(2, 4, 4), mask))
+    done = cut(coupling, {"a": [1, 5]})
+    proof = prove(coupling, done, {"a": [1, 5]})
+    assert proof.passed, proof.what
+    with torch.no_grad():
+        done.module.get_parameter("b.weight").mul_(1 + 1e-6)
+    assert not prove(coupling, done, {"a": [1, 5]}).passed

@@ -1,5 +1,6 @@
 """Whether a deployed file computes what the model computes."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -12,6 +13,7 @@ from penjing.runtimes.nesting import Node, leaf_names
 from penjing.runtimes.signature import Array, to_numpy
 
 TOLERANCE = 1e-4
+_MASKED = 1e30
 TOLERANCE_HALF = 1e-2  # float16 keeps 11 bits
 TOLERANCE_QUANTIZED = 0.05
 
@@ -19,12 +21,22 @@ TOLERANCE_QUANTIZED = 0.05
 def difference(expected: Array, actual: Array) -> float:
     r"""Largest absolute difference over the largest magnitude expected, max|a - e| / max(max|e|, 1e-6).
 
+    Values beyond 1e30, such as the -3e38 of a masked score, must be beyond it in both, and are no measure of the rest.
+
     >>> difference(np.array([1.0, -2.0]), np.array([1.0, -2.5]))
     0.25
+    >>> difference(np.array([1.0, -3e38]), np.array([1.5, -3e38]))
+    0.5
+    >>> difference(np.array([1.0, -3e38]), np.array([1.0, 0.0]))
+    inf
     """
+    expected, actual = expected.astype(np.float64), actual.astype(np.float64)
+    masks, theirs = (np.where(np.abs(each) < _MASKED, 0, np.sign(each)) for each in (expected, actual))
+    if not np.array_equal(masks, theirs):
+        return math.inf
+    expected, actual = expected[masks == 0], actual[masks == 0]
     if not expected.size:
         return 0.0
-    expected, actual = expected.astype(np.float64), actual.astype(np.float64)
     return float(np.abs(actual - expected).max() / max(float(np.abs(expected).max()), 1e-6))
 
 
