@@ -14,7 +14,7 @@ from penjing.structure.coupling import Coupling, Removal, is_number
 from penjing.structure.precision import LONG, InDouble, in_double
 from penjing.structure.probes import boldest, leaves
 from penjing.structure.rules import Labels, Ruling, operator_name
-from penjing.structure.surgery import rewrite
+from penjing.structure.surgery import rewrite, take
 from penjing.workload.inputs import ExampleInputs
 
 
@@ -46,7 +46,7 @@ class InFloat64(fx.Interpreter):
         arguments = [iter(call) for call in calls]
         results: list[Any] = []
         for node in self.graph.nodes:
-            shared = node.op == "get_attr" and not any(map(_may_write, node.users))
+            shared = (node.op == "get_attr" or node.target is take) and not any(map(_may_write, node.users))
             for i, environment in enumerate(environments):
                 self.env, self.args_iter = environment, arguments[i]
                 self.nudging = nudge and i == len(calls) - 1
@@ -68,7 +68,9 @@ def _read_late(graph: fx.Graph) -> fx.Graph:
 
 
 def _may_write(node: fx.Node) -> bool:
-    return not isinstance(node.target, torch._ops.OpOverload) or node.target._schema.is_mutable
+    if isinstance(node.target, torch._ops.OpOverload):
+        return node.target._schema.is_mutable
+    return node.target is not take
 
 
 Runs = TypeVar("Runs", bound=InFloat64)

@@ -202,13 +202,14 @@ def cut_when_read(coupling: Coupling, removed: Mapping[str, Sequence[int] | Unit
             read = node
             with graph.inserting_before(min(node.users, key=place.__getitem__)):
                 for dim, kept in surgery.kept[str(node.target)].items():
-                    read = graph.call_function(_take, (read, dim, kept.tolist()))
+                    read = graph.call_function(take, (read, dim, kept.tolist()))
                     read.meta = dict(node.meta)
-            node.replace_all_uses_with(read, delete_user_cb=lambda user: user.target is not _take)
+            node.replace_all_uses_with(read, delete_user_cb=lambda user: user.target is not take)
     return Cut(GraphModel.of(captured), surgery, coupling, captured, sliced=False)
 
 
-def _take(tensor: Tensor, dim: int, kept: Sequence[int]) -> Tensor:
+def take(tensor: Tensor, dim: int, kept: Sequence[int]) -> Tensor:
+    """The kept indices of a dimension, as the graph of `cut_when_read` takes them."""
     return tensor.index_select(dim, torch.tensor(kept, device=tensor.device))
 
 
