@@ -115,3 +115,35 @@ def test_a_mixture_of_experts_of_transformers_is_cut() -> None:
     assert [(group.size, group.exact) for group in hidden] == [(24, True)]
     removed = {hidden[0].name: range(0, 24, 2)}
     assert prove(coupling, cut(coupling, removed), removed).passed
+
+
+class Counted(nn.Module):
+    """Rows are sorted by expert and split by how many each expert gets: sizes that depend on values."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner, self.router, self.head = nn.Linear(4, WIDTH), nn.Linear(WIDTH, EXPERTS), nn.Linear(WIDTH, 2)
+        self.up = nn.ModuleList(nn.Linear(WIDTH, HIDDEN) for _ in range(EXPERTS))
+        self.down = nn.ModuleList(nn.Linear(HIDDEN, WIDTH) for _ in range(EXPERTS))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.inner(x)
+        chosen = self.router(x).argmax(-1)
+        order = chosen.argsort(stable=True)
+        counts = (chosen[:, None] == torch.arange(EXPERTS)).sum(0)
+        parts = x[order].split(counts.tolist())
+        made = [down(torch.relu(up(part))) for part, up, down in zip(parts, self.up, self.down, strict=True)]
+        return self.head(x.index_add(0, order, torch.cat(made)))
+
+
+def test_experts_that_get_as_many_rows_as_the_values_say_are_cut() -> None:
+    torch.manual_seed(0)
+    model = Counted()
+    coupling = couple(model, torch.randn(12, 4))
+    assert not coupling.unknown
+    assert {"inner", *(f"up.{i}" for i in range(EXPERTS))} <= {group.name for group in coupling.groups}
+    removed = {"inner": [0, 3], "up.0": [1, 2], "up.2": [5]}
+    done = cut(coupling, removed)
+    assert done.module.get_parameter("up.1.weight").shape == (HIDDEN, WIDTH - 2)
+    assert prove(coupling, done, removed).passed
+    assert done.module(torch.randn(7, 4)).shape == (7, 2)

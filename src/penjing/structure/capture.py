@@ -21,7 +21,7 @@ from penjing.structure.inline import inline_wrappers
 from penjing.structure.rules import Shape, Shapes, owner_of
 from penjing.structure.signature import Signature, by_name, positional_names
 from penjing.workload.inputs import ExampleInputs
-from penjing.workload.modes import preserved
+from penjing.workload.modes import preserved, preserved_randomness
 
 _WRAPPERS = {"DataParallel": "module", "DistributedDataParallel": "module", "OptimizedModule": "_orig_mod"}
 _RESERVED = ("graph", "code")
@@ -268,10 +268,11 @@ def _captured(model: nn.Module, example: ExampleInputs, dynamic_shapes: Sequence
     assert flat.returned.structure is not None
     signature = Signature.of(model, example, flat.returned.structure)
     graph, attributes = _unwrapped(exported, signature)
+    module = fx.GraphModule(attributes, graph, class_name=type(model).__name__)
     return Captured(
-        module=fx.GraphModule(attributes, graph, class_name=type(model).__name__),
+        module=module,
         example=example,
-        shapes={node.name: shapes_of(node.meta.get("val")) for node in graph.nodes},
+        shapes=_shapes(module, example, signature),
         node_module={node.name: _module_of(node) for node in graph.nodes},
         signature=signature,
         name=type(model).__name__,
@@ -280,6 +281,17 @@ def _captured(model: nn.Module, example: ExampleInputs, dynamic_shapes: Sequence
         ),
         dropped=flat.returned.dropped,
     )
+
+
+def _shapes(module: fx.GraphModule, example: ExampleInputs, signature: Signature) -> dict[str, Shapes]:
+    """The shape of every node; where one depends on values, as how many tokens an expert gets, that of the example."""
+    values = {node.name: node.meta.get("val") for node in module.graph.nodes}
+    if all(_shape(leaf) is not None for leaf in pytree.tree_leaves(list(values.values())) if isinstance(leaf, Tensor)):
+        return {name: shapes_of(value) for name, value in values.items()}
+    recorder = _ShapeRecorder(module)
+    with torch.no_grad(), preserved_randomness():
+        recorder.run(*signature.flatten(example.args, example.kwargs))
+    return recorder.shapes
 
 
 def _unwrapped(exported: fx.GraphModule, signature: Signature) -> tuple[fx.Graph, dict[str, Any]]:
