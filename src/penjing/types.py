@@ -24,6 +24,20 @@ class Scope(StrEnum):
     LOCAL = "local"
 
 
+class Spread(StrEnum):
+    """How the share that goes is spread: over all tensors at once, alike over each or each row, or by their shapes.
+
+    ERK is the Erdos-Renyi kernel rule; DEVIATION and THRESHOLD take what lies below a bound instead of a share.
+    """
+
+    GLOBAL = "global"
+    LOCAL = "local"
+    ROW = "row"
+    ERK = "erk"
+    DEVIATION = "deviation"
+    THRESHOLD = "threshold"
+
+
 class Unit(StrEnum):
     """What depth counts: all branches of a layer as one, or each residual branch by itself."""
 

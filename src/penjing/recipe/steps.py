@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from torch import nn
 
 from penjing.errors import RecipeError
-from penjing.types import Budget, Normalize, Reduce, Scheme, Scope, Unit, choose
+from penjing.types import Budget, Normalize, Reduce, Scheme, Scope, Spread, Unit, choose
 
 
 @dataclass(frozen=True)
@@ -201,10 +201,15 @@ class DropBlocks(Step):
 
 @dataclass(frozen=True)
 class Sparsify(Step):
-    """Set single weights to zero and keep them there; shapes stay.
+    """Set weights to zero and keep them there; shapes stay.
 
-    amount: share of the weights in [0, 1), or a whole number of weights, as in torch.nn.utils.prune. `parameters` takes
-    the same list, [(module, "weight"), ...], or parameter names; None means every convolution and linear weight.
+    amount: share of the weights in [0, 1), or a whole number of them, as in torch.nn.utils.prune, or either by pattern
+    of names; by default a half, or what an N:M pattern says. pattern: "unstructured", N:M such as "2:4", blocks such as
+    "4x1", "kernels", "filters" (or "rows"), "channels", "columns". score: "l1", "l2", "lamp", "random"; "snip",
+    "grasp" and "fisher" look at gradients, "wanda" at inputs. scope: over all tensors at once ("global"), the same
+    share of each ("local") or of each output ("row"), by shapes ("erk"); or what lies below `amount` deviations of the
+    weights ("deviation") or below `amount` itself ("threshold"). `parameters` takes the same list as torch,
+    [(module, "weight"), ...], or parameter names; None means every convolution and linear weight.
 
     >>> Sparsify(0.2).explain()
     'sparsify(amount=0.2)'
@@ -212,25 +217,35 @@ class Sparsify(Step):
 
     key: ClassVar[str] = "sparsify"
 
-    amount: float | int = 0.5
+    amount: float | int | Mapping[str, float | int] | None = None
     pattern: str = "unstructured"
     score: str = "l1"
-    scope: Scope | str = Scope.GLOBAL
+    scope: Spread | str = Spread.GLOBAL
     parameters: Iterable[str | tuple[nn.Module, str]] | None = field(default=None)
     schedule: str | None = None
 
     def __post_init__(self) -> None:
-        if isinstance(self.amount, bool) or not isinstance(self.amount, int | float):
-            raise RecipeError(
-                f"Sparsify: amount={self.amount!r} must be a share in [0, 1) or a whole number of weights"
-            )
-        if isinstance(self.amount, float):
-            _fraction("Sparsify", "amount", self.amount)
-        else:
-            _at_least("Sparsify", "amount", self.amount, 0)
-        object.__setattr__(self, "scope", choose(Scope, self.scope, "Sparsify: scope", RecipeError))
+        object.__setattr__(self, "scope", choose(Spread, self.scope, "Sparsify: scope", RecipeError))
+        bound = self.scope in (Spread.DEVIATION, Spread.THRESHOLD)
+        if bound and not isinstance(self.amount, float | Mapping):
+            raise RecipeError(f"Sparsify: scope='{self.scope}' needs amount= a bound, not {self.amount!r}")
+        amounts = self.amount.items() if isinstance(self.amount, Mapping) else [("", self.amount)]
+        for pattern, amount in amounts:
+            self._check(f"amount[{pattern!r}]" if pattern else "amount", amount, bound)
         if self.parameters is not None:
             object.__setattr__(self, "parameters", tuple(self.parameters))
+
+    def _check(self, name: str, amount: float | int | None, bound: bool) -> None:
+        if amount is None and name == "amount":
+            return
+        if isinstance(amount, bool) or not isinstance(amount, int | float):
+            raise RecipeError(f"Sparsify: {name}={amount!r} must be a share in [0, 1) or a whole number of weights")
+        if isinstance(amount, int) or bound:
+            _at_least("Sparsify", name, amount, 0)
+        else:
+            _fraction("Sparsify", name, amount)
+        if isinstance(amount, int) and self.scope is Spread.ERK:
+            raise RecipeError(f"Sparsify: {name}={amount!r}: scope='erk' spreads a share in [0, 1), not a number")
 
 
 @dataclass(frozen=True)

@@ -127,13 +127,13 @@ def test_scores() -> None:
     first, again = sparsify(model, Sparsify(0.5, score="random")), sparsify(model, Sparsify(0.5, score="random"))
     assert torch.equal(first.masks["0.weight"], again.masks["0.weight"])
     assert not torch.equal(first.masks["0.weight"], sparsify(model, Sparsify(0.5)).masks["0.weight"])
-    register_score("largest", lambda weight, generator: -weight.abs())
+    register_score("largest", lambda weight, evidence: -weight.abs())
     try:
         mask = sparsify(model, Sparsify(8, score="largest")).masks["0.weight"]
         magnitude = model.get_parameter("0.weight").abs()
         assert magnitude[~mask].min() >= magnitude[mask].max()
         with pytest.raises(RecipeError, match="already registered"):
-            register_score("largest", SCORES["l1"])
+            register_score("largest", lambda weight, evidence: weight)
     finally:
         del SCORES["largest"]
 
@@ -172,8 +172,18 @@ def test_parametrised_weights_are_left_alone_and_said_so() -> None:
 @pytest.mark.parametrize(
     ("step", "message"),
     [
-        (Sparsify(0.5, pattern="2:4"), "pattern='2:4' is unknown; use one of unstructured"),
-        (Sparsify(0.5, score="l7"), "score='l7' is unknown; use one of l1, l2, random"),
+        (Sparsify(pattern="2:4"), r"pattern='2:4' takes groups of 4 inputs, but 0.weight has shape \(2, 2\)"),
+        (Sparsify(pattern="2;4"), "pattern='2;4' is unknown; use unstructured, filters, .*, N:M such as '2:4'"),
+        (Sparsify(pattern="4:4"), "pattern='4:4' must keep at least one of more"),
+        (Sparsify(0.7, pattern="1:2"), "pattern='1:2' removes 0.5, not amount=0.7; leave it out"),
+        (Sparsify(0.5, pattern="4x1"), "pattern='4x1' does not divide 0.weight, which is 2 x 2 as a matrix"),
+        (Sparsify(0.5, pattern="kernels", parameters=["0.bias"]), r"0.bias has shape \(2,\) and no dimension 1"),
+        (Sparsify({"1.*": 0.5}), r"amount names '1.\*', which matches no weight; known: 0.weight"),
+        (Sparsify(0.5, score="l2", scope="deviation"), "not score='l2'; use 'l1'"),
+        (Sparsify(0.5, pattern="filters", scope="row"), "takes units within an output, not pattern='filters'"),
+        (Sparsify(0.5, score="snip"), "score='snip' needs a workload with train= and loss="),
+        (Sparsify(0.5, score="wanda"), "score='wanda' needs a workload with calibration= data"),
+        (Sparsify(0.5, score="l7"), "score='l7' is unknown; use one of l1, l2, random, lamp"),
         (Sparsify(0.5, schedule="cubic"), "schedule='cubic' is unknown"),
         (
             Sparsify(0.5, parameters=["0.wait"]),

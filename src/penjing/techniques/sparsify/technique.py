@@ -1,65 +1,164 @@
 """The Sparsify step: score, mask, zero."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from fnmatch import fnmatch
 
 import torch
+from torch import Tensor
 
 from penjing.errors import RecipeError
 from penjing.recipe import Sparsify
+from penjing.techniques.sparsify.allocation import below_deviation, erdos_renyi_kernel
+from penjing.techniques.sparsify.evidence import Evidence, gather
 from penjing.techniques.sparsify.masks import lowest_scores_mask
 from penjing.techniques.sparsify.parameters import parametrized_names, resolve
+from penjing.techniques.sparsify.patterns import UNSTRUCTURED, OfEvery, find_pattern, per_unit
 from penjing.techniques.sparsify.report import sparsity
 from penjing.techniques.sparsify.scores import SCORES
 from penjing.techniques.sparsify.torch_masks import take_torch_masks
 from penjing.techniques.state import Context, State
-from penjing.types import Scope
+from penjing.types import Spread
 
-PATTERNS = ("unstructured",)
+AMOUNT = 0.5
+_DRAWN = "random"  # a draw for each unit, whatever the weights
 
 
 def run(state: State, step: Sparsify, context: Context) -> State:
     """Zero the weights with the lowest scores and remember the masks.
 
-    Masks of earlier steps and of torch.nn.utils.prune stay; `amount` counts the weights that are still alive, as in
-    torch. Raises RecipeError for an unknown pattern, score, schedule or parameter.
+    Masks of earlier steps and of torch.nn.utils.prune stay; `amount` counts the weights, or units, that are still
+    alive, as in torch. Raises RecipeError for an unknown pattern, score, schedule or parameter, a pattern that does not
+    divide a weight, and a score whose data the workload does not bring.
     """
     _check(step)
+    pattern = find_pattern(step.pattern)
     masks = {**state.masks, **take_torch_masks(state.model)}
     names = resolve(step.parameters, context.original, state.model)
     if not names:
         raise RecipeError("Sparsify: the model has no convolution or linear weight; name tensors with parameters=[...]")
-    weights = [state.model.get_parameter(name) for name in names]
-    alive = [
-        masks.get(name, torch.ones_like(w, dtype=torch.bool)).to(w.device)
-        for name, w in zip(names, weights, strict=True)
-    ]
-
-    generator = torch.Generator().manual_seed(context.seed)
+    weights = {name: state.model.get_parameter(name) for name in names}
+    alive = {
+        name: masks.get(name, torch.ones_like(weight, dtype=torch.bool)).to(weight.device)
+        for name, weight in weights.items()
+    }
+    new: dict[str, Tensor] = {}
+    evidence = gather(SCORES[step.score].needs, step.score, state.model, names, context.workload, context.seed)
     with torch.no_grad():
-        scores = [SCORES[step.score](weight, generator) for weight in weights]
-        if step.scope is Scope.GLOBAL:
-            new = lowest_scores_mask(scores, alive, step.amount)
+        if isinstance(pattern, OfEvery):
+            for (name, weight), seen in zip(weights.items(), evidence, strict=True):
+                new[name] = pattern.mask(name, SCORES[step.score](weight, seen), alive[name])
         else:
-            new = [lowest_scores_mask([s], [a], step.amount)[0] for s, a in zip(scores, alive, strict=True)]
-        for weight, mask in zip(weights, new, strict=True):
-            weight.masked_fill_(~mask, 0)
+            units = {name: pattern(name, weight).to(weight.device) for name, weight in weights.items()}
+            tensors = _score_units(step, weights, units, evidence)
+            living = {name: _living(alive[name], units[name]) for name in names}
+            for amount, chosen in _shares(step, names):
+                kept = _spread(Spread(step.scope), amount, weights, tensors, living, units, chosen)
+                new |= {name: mask[units[name]] & alive[name] for name, mask in kept.items()}
+        for name, mask in new.items():
+            weights[name].masked_fill_(~mask, 0)
 
-    state = replace(state, masks={**masks, **dict(zip(names, new, strict=True))})
-    for row in sparsity(state.model, names):
+    state = replace(state, masks={**masks, **new})
+    for row in sparsity(state.model, tuple(new)):
         state = state.log(step.key, row.describe())
     if step.parameters is None:
         for name in parametrized_names(state.model):
             state = state.log(step.key, f"{name} is parametrised and was left alone", fell_back=True)
-    return state.log(
-        step.key, "unstructured zeros make no runtime here faster; they make the file smaller once it is saved compact"
-    )
+    return state.log(step.key, _worth(step.pattern))
+
+
+def _worth(pattern: str) -> str:
+    """What the zeros bring, said in the log of each step."""
+    if pattern in ("filters", "rows", "channels"):
+        return f"whole {pattern} of zeros make nothing faster as they are; Lossless() removes those that a cut can take"
+    return f"{pattern} zeros make no runtime here faster; they make the file smaller once it is saved compact"
+
+
+def _score_units(
+    step: Sparsify, weights: Mapping[str, Tensor], units: Mapping[str, Tensor], evidence: Sequence[Evidence]
+) -> dict[str, Tensor]:
+    """One score for each unit of each tensor: the mean over its weights."""
+    score = SCORES[step.score]
+    found = {}
+    for (name, weight), seen in zip(weights.items(), evidence, strict=True):
+        if step.score == _DRAWN and step.pattern != UNSTRUCTURED:
+            found[name] = score(weight.new_empty(int(units[name].max()) + 1), seen)
+        else:
+            found[name] = per_unit(score(weight, seen), units[name])
+    return found
+
+
+def _living(alive: Tensor, units: Tensor) -> Tensor:
+    """Which units have a weight that is alive."""
+    return per_unit(alive.double(), units) > 0
+
+
+def _shares(step: Sparsify, names: Sequence[str]) -> list[tuple[float | int, list[str]]]:
+    """Amounts, and the tensors that share each: by the first pattern that names a tensor, else all together."""
+    if not isinstance(step.amount, Mapping):
+        return [(AMOUNT if step.amount is None else step.amount, list(names))]
+    left, found = list(names), []
+    for pattern, amount in step.amount.items():
+        chosen = [name for name in left if fnmatch(name, pattern)]
+        if not any(fnmatch(name, pattern) for name in names):
+            raise RecipeError(f"Sparsify: amount names {pattern!r}, which matches no weight; known: {', '.join(names)}")
+        left = [name for name in left if name not in chosen]
+        found.append((amount, chosen))
+    return [(amount, chosen) for amount, chosen in found if chosen]
+
+
+def _spread(
+    spread: Spread,
+    amount: float | int,
+    weights: Mapping[str, Tensor],
+    scores: Mapping[str, Tensor],
+    alive: Mapping[str, Tensor],
+    units: Mapping[str, Tensor],
+    names: Sequence[str],
+) -> dict[str, Tensor]:
+    """Which units of each named tensor stay."""
+
+    def lowest(amount: float | int, name: str) -> Tensor:
+        return lowest_scores_mask([scores[name]], [alive[name]], amount)[0]
+
+    if spread is Spread.GLOBAL:
+        kept = lowest_scores_mask([scores[name] for name in names], [alive[name] for name in names], amount)
+        return dict(zip(names, kept, strict=True))
+    if spread is Spread.ERK:
+        shares = erdos_renyi_kernel([weights[name].shape for name in names], float(amount))
+        return {name: lowest(share, name) for name, share in zip(names, shares, strict=True)}
+    if spread is Spread.DEVIATION:
+        return {name: lowest(below_deviation(weights[name], scores[name][alive[name]], amount), name) for name in names}
+    if spread is Spread.THRESHOLD:
+        return {name: alive[name] & (scores[name] >= amount) for name in names}
+    if spread is Spread.ROW:
+        return {name: _by_row(scores[name], alive[name], units[name], amount) for name in names}
+    return {name: lowest(amount, name) for name in names}
+
+
+def _by_row(scores: Tensor, alive: Tensor, units: Tensor, amount: float | int) -> Tensor:
+    """The same share of each output's units."""
+    kept = alive.clone()
+    for row in units:
+        mine = row.unique()
+        kept[mine] = lowest_scores_mask([scores[mine]], [alive[mine]], amount)[0]
+    return kept
 
 
 def _check(step: Sparsify) -> None:
-    if step.pattern not in PATTERNS:
-        raise RecipeError(f"Sparsify: pattern={step.pattern!r} is unknown; use one of {', '.join(PATTERNS)}")
+    pattern = find_pattern(step.pattern)
     if step.score not in SCORES:
         raise RecipeError(f"Sparsify: score={step.score!r} is unknown; use one of {', '.join(SCORES)}")
+    if isinstance(pattern, OfEvery) and step.amount not in (None, pattern.amount):
+        raise RecipeError(
+            f"Sparsify: pattern={step.pattern!r} removes {pattern.amount:g}, not amount={step.amount!r}; leave it out"
+        )
+    if step.scope is Spread.DEVIATION and step.score != "l1":
+        raise RecipeError(
+            f"Sparsify: scope='deviation' compares magnitudes with their deviation, not score={step.score!r}; use 'l1'"
+        )
+    if step.scope is Spread.ROW and step.pattern in ("filters", "rows", "channels", "columns"):
+        raise RecipeError(f"Sparsify: scope='row' takes units within an output, not pattern={step.pattern!r}")
     if step.schedule is not None:
         raise RecipeError(
             f"Sparsify: schedule={step.schedule!r} is unknown; leave it None and alternate Sparsify with Finetune steps"
