@@ -480,8 +480,8 @@ CASES: list[RuleCase] = [
     RuleCase(aten.polygamma.default, lambda d: (1, d.positive(3, d.size())), groups=2),
     RuleCase(aten.special_polygamma.default, lambda d: (1, d.positive(3, d.size())), groups=2),
     RuleCase(aten.frexp.Tensor, lambda d: (d.tensor(3, d.size()),), groups=2),
-    RuleCase(aten.imag.default, lambda d: (torch.complex(d.tensor(3, 4), d.tensor(3, 4)),), groups=0),
-    RuleCase(aten._conj.default, lambda d: (torch.complex(d.tensor(3, 4), d.tensor(3, 4)),), groups=0),
+    RuleCase(aten.imag.default, lambda d: (torch.complex(d.tensor(3, 4), d.tensor(3, 4)),), groups=2),
+    RuleCase(aten._conj.default, lambda d: (torch.complex(d.tensor(3, 4), d.tensor(3, 4)),), groups=2),
     RuleCase(aten.chalf.default, lambda d: (d.tensor(3, 4),), groups=2),
     RuleCase(aten.to.other, lambda d: (d.tensor(3, 4), Whole(d.tensor(2).float())), groups=2),
     RuleCase(aten.broadcast_tensors.default, lambda d: ([d.tensor(3, 1), d.tensor(4)],), groups=2),
@@ -629,7 +629,7 @@ CASES: list[RuleCase] = [
     # places named by values
     RuleCase(aten._unsafe_index.Tensor, lambda d: (d.tensor(5, 4), [Whole(d.integers(5, 2))]), groups=1),
     RuleCase(
-        aten.index.Tensor, lambda d: (d.tensor(5, 4), [Whole(torch.tensor([True, False] * 2 + [True]))]), groups=0
+        aten.index.Tensor, lambda d: (d.tensor(5, 4), [Whole(torch.tensor([True, False] * 2 + [True]))]), groups=1
     ),
     RuleCase(aten.index_put.default, lambda d: (d.tensor(3, 4), [Whole(d.integers(3, 2))], d.tensor(2, 4)), groups=1),
     RuleCase(
@@ -742,10 +742,10 @@ CASES: list[RuleCase] = [
         )
     ),
     RuleCase(aten._fft_r2c.default, lambda d: (d.tensor(3, 4), [1], 0, True), groups=1),
-    RuleCase(aten._fft_c2c.default, lambda d: (d.tensor(3, 4).to(torch.complex128), [1], 0, True), groups=0),
-    RuleCase(aten._fft_c2r.default, lambda d: (d.tensor(3, 4).to(torch.complex128), [1], 0, 6), groups=0),
+    RuleCase(aten._fft_c2c.default, lambda d: (d.tensor(3, 4).to(torch.complex128), [1], 0, True), groups=1),
+    RuleCase(aten._fft_c2r.default, lambda d: (d.tensor(3, 4).to(torch.complex128), [1], 0, 6), groups=1),
     RuleCase(aten.view_as_complex.default, lambda d: (d.tensor(3, 4, 2),), groups=2),
-    RuleCase(aten.view_as_real.default, lambda d: (d.tensor(3, 4).to(torch.complex128),), groups=0),
+    RuleCase(aten.view_as_real.default, lambda d: (d.tensor(3, 4).to(torch.complex128),), groups=2),
     # made from nothing
     *(
         RuleCase(getattr(aten, f"{n}_window").default, lambda d: (4,), groups=0)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from penjing.structure import capture, couple, register_rule
+from penjing.structure import capture, couple, cut, prove, register_rule
 from penjing.structure.labelling import label_graph
 from penjing.structure.rules import Ruling, Site
 
@@ -78,15 +78,19 @@ def test_a_rule_that_fails_keeps_its_operator_and_is_reported(problem: Exception
     assert type(problem).__name__ in coupling.unknown["penjing_test::odd"]
 
 
-def test_a_result_whose_size_depends_on_values_keeps_what_it_is_made_of() -> None:
+def test_a_result_whose_size_depends_on_values_is_cut_along_its_other_dimensions() -> None:
     class Selected(Odd):
         def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
             y = self.a(x)
             picked = y[y[:, 0] > 0]
             return self.c(self.b(y)), picked.sum(0) @ self.b.weight.T
 
+    torch.manual_seed(0)
     coupling = couple(Selected(), torch.randn(4, 3))
-    assert "a" not in [group.name for group in coupling.groups]
-    reasons = {row.parameter: row.reason for row in coupling.frozen}
-    assert "depends on the values of the inputs" in reasons["a.bias"]
     assert not coupling.unknown
+    group = coupling["a"]
+    assert group.size == 5, "all but the channel that rows are chosen by"
+    reasons = {row.parameter: row.reason for row in coupling.frozen}
+    assert "a single index is taken in select" in reasons["a.bias"]
+    removed = {"a": [0, 3]}
+    assert prove(coupling, cut(coupling, removed), removed).passed

@@ -308,6 +308,8 @@ def _unwrapped(exported: fx.GraphModule, signature: Signature) -> tuple[fx.Graph
             copy = graph.get_attr(target)
         else:
             copy = graph.node_copy(node, nodes.__getitem__)
+            # Strides are those of the trace; in training an attention kernel may leave others, which a view refuses.
+            copy.target = torch.ops.aten.reshape.default if copy.target is torch.ops.aten.view.default else copy.target
         copy.meta = dict(node.meta)
         stack = node.meta.get("nn_module_stack") or {}
         copy.meta["nn_module_stack"] = {

@@ -128,8 +128,6 @@ def _call(labelling: Labelling, node: fx.Node, shapes: Mapping[str, Shapes]) -> 
     rule, known = find_rule(name), frozen_because(name)
     if rule is None:
         problem = f"this operator {known}" if known else "there is no rule for this operator"
-    elif _unknown_size(node, shapes[node.name]):
-        known = problem = "the size of its result depends on the values of the inputs"
     else:
         try:
             site = Site(
@@ -150,14 +148,6 @@ def _call(labelling: Labelling, node: fx.Node, shapes: Mapping[str, Shapes]) -> 
     short = name.removeprefix("aten::").removeprefix("higher_order::")
     _freeze_inputs(labelling, node, f"it enters {short}{f' of {owner}' if owner else ''}: {problem}")
     return _fixed(shapes[node.name])
-
-
-def _unknown_size(node: fx.Node, shapes: Shapes) -> bool:
-    """Whether an operator that gives tensors gives one whose shape is not known before it runs."""
-    value = node.meta.get("val")
-    values = value if isinstance(value, list | tuple) else [value]
-    known = each_shape(shapes) if shapes is not None else (None,) * len(values)
-    return any(isinstance(each, Tensor) and shape is None for each, shape in zip(values, known, strict=False))
 
 
 def _follow_memory(labelling: Labelling, node: fx.Node) -> None:

@@ -49,9 +49,19 @@ def index_select(site: Site) -> Ruling:
 
 @rule("index", "_unsafe_index")
 def index(site: Site) -> Ruling:
-    """x[i, :, j, ...] with tensors of indices: the indexed dimensions are kept, the others pass through."""
+    """x[i, :, j, ...] with tensors of indices: the indexed dimensions are kept, the others pass through.
+
+    A mask alone makes one dimension, as long as it says, of those that it covers.
+    """
     if any(map(_is_mask, site["indices"])):
-        return site.keep_whole("a mask selects from it")
+        (axis, mask), *others = [(axis, value) for axis, value in enumerate(site["indices"]) if value is not None]
+        if others:
+            return site.keep_whole("a mask selects from it")
+        labels = site.labels(site["self"])
+        end = axis + len(site.labels(mask))
+        for label in (*labels[axis:end], *site.labels(mask)):
+            site.freeze(label, "a mask selects from it")
+        return Ruling(((*labels[:axis], None, *labels[end:]),))
     labels, _ = _picked(site, _READ)
     return Ruling((labels,))
 

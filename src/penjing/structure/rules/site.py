@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias, TypeGuard
 
 import torch
-from torch import Tensor, fx
+from torch import fx
 
 from penjing.structure.atoms import Atoms, Label
 
@@ -145,10 +145,7 @@ class Site:
 
     @property
     def tensors(self) -> list[fx.Node]:
-        """Every tensor argument, lists included, in order. ValueError for one whose shape depends on values."""
-        for node in self.node.all_input_nodes:
-            if isinstance(node.meta.get("val"), Tensor) and not is_shape(self._shapes[node.name]):
-                raise ValueError(f"the shape of {node.name} depends on the values of the inputs")
+        """Every tensor argument, lists included, in order."""
         return [node for node in self.node.all_input_nodes if self.is_tensor(node)]
 
     def equate(self, a: Label, b: Label) -> Label:
