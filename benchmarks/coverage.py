@@ -40,7 +40,7 @@ from benchmarks.zoo.torchvision_import import torchvision
 from penjing.runtimes import export
 
 ROWS = RESULTS / "coverage"
-CPU_S, PEER_CPU_S, WALL_S = 300, 60, 1500.0
+CPU_S, PEER_CPU_S, WALL_S = 900, 60, 2400.0
 MEMORY_BYTES = 6 * 2**30
 
 
