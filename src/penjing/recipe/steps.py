@@ -211,6 +211,10 @@ class Sparsify(Step):
     weights ("deviation") or below `amount` itself ("threshold"). `parameters` takes the same list as torch,
     [(module, "weight"), ...], or parameter names; None means every convolution and linear weight.
 
+    schedule: "constant", "linear", "cubic", "exponential", "multi_step" or "cyclic" lets the zeros grow in the Finetune
+    step that comes next, from the share `begin` to the share `end` of its steps, every `frequency` steps (a hundredth
+    of them by default); "movement" is a score for that.
+
     >>> Sparsify(0.2).explain()
     'sparsify(amount=0.2)'
     """
@@ -223,8 +227,18 @@ class Sparsify(Step):
     scope: Spread | str = Spread.GLOBAL
     parameters: Iterable[str | tuple[nn.Module, str]] | None = field(default=None)
     schedule: str | None = None
+    begin: float = 0.0
+    end: float = 0.6
+    frequency: int | None = None
 
     def __post_init__(self) -> None:
+        if not 0 <= self.begin < self.end <= 1:
+            raise RecipeError(
+                f"Sparsify: begin={self.begin!r} and end={self.end!r} must be shares of the training, with "
+                "0 <= begin < end <= 1"
+            )
+        if self.frequency is not None:
+            _at_least("Sparsify", "frequency", self.frequency, 1)
         object.__setattr__(self, "scope", choose(Spread, self.scope, "Sparsify: scope", RecipeError))
         bound = self.scope in (Spread.DEVIATION, Spread.THRESHOLD)
         if bound and not isinstance(self.amount, float | Mapping):

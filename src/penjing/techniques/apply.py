@@ -3,8 +3,9 @@
 This is the only loop, and TECHNIQUES the only registry.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -127,7 +128,8 @@ def apply(
 def check(recipe: Recipe, workload: Workload | None) -> None:
     """Raise RecipeError if the recipe cannot be carried out on this workload."""
     closed: Step | None = None
-    for i, step in enumerate(recipe):
+    following = [*recipe.steps[1:], None]
+    for i, (step, after) in enumerate(zip(recipe, following, strict=True)):
         technique = TECHNIQUES.get(type(step))
         if technique is None:
             known = ", ".join(cls.__name__ for cls in TECHNIQUES)
@@ -136,6 +138,11 @@ def check(recipe: Recipe, workload: Workload | None) -> None:
             raise RecipeError(f"step {i} ({step.key}) comes after {closed.key}, which must be last; move it before")
         if technique.last:
             closed = step
+        if isinstance(step, Sparsify) and step.schedule is not None and not isinstance(after, Finetune | Sparsify):
+            raise RecipeError(
+                f"step {i} ({step.key}) has schedule={step.schedule!r}, by which zeros grow in training; a Finetune "
+                "step must come next, or leave schedule out"
+            )
         for need in sorted(technique.needs):
             if workload is None or not workload.brings(need):
                 raise RecipeError(f"step {i} ({step.key}) needs {need} data; pass a Workload with {need}=")
@@ -149,6 +156,12 @@ def _plain(recipe: Recipe, original: nn.Module) -> Recipe:
         else step
         for step in recipe
     )
+
+
+def _pending(done: Sequence[Step]) -> tuple[Sparsify, ...]:
+    """The last steps whose zeros are to grow in the training that comes next."""
+    last = takewhile(lambda step: isinstance(step, Sparsify), reversed(done))
+    return tuple(reversed([step for step in last if isinstance(step, Sparsify) and step.schedule is not None]))
 
 
 def _outcome(state: State, recipe: Recipe) -> Outcome:
@@ -169,5 +182,6 @@ def _resumed(recipe: Recipe, original: nn.Module, example: ExampleInputs, contex
             raise RunError(
                 f"{folder} was left by another recipe; remove {context.resume_dir} or give another resume_dir"
             )
-        return i + 1, State(saved.model, example, saved.masks, saved.surgery, saved.graph, saved.log)
+        state = State(saved.model, example, saved.masks, saved.surgery, saved.graph, saved.log)
+        return i + 1, replace(state, ramps=_pending(recipe.steps[: i + 1]))
     return 0, fresh

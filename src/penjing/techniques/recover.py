@@ -1,23 +1,31 @@
 """The Finetune step: the recovery loop of the training room, with the masks kept and the original as the teacher."""
 
+from dataclasses import replace
+
 from penjing.errors import RecipeError
 from penjing.recipe import Finetune
+from penjing.techniques.sparsify.ramp import Ramp
+from penjing.techniques.sparsify.technique import masks_at, told
 from penjing.techniques.state import Context, State
 from penjing.training import KeepMasks, finetune
 
 
 def run(state: State, step: Finetune, context: Context) -> State:
-    """Train the state's model on; zeros that a step before has set stay zero."""
+    """Train the state's model on; zeros that a step before has set stay zero, and scheduled ones grow."""
     if context.workload is None:
         raise RecipeError("Finetune needs train data; pass a Workload with train=")
+    scheduled = [(sparse, Ramp(sparse, masks_at(state, sparse, context))) for sparse in state.ramps]
     log = finetune(
         state.model,
         context.workload,
         step,
         teacher=context.original if step.distill else None,
-        hooks=(KeepMasks(state.masks),) if state.masks else (),
+        hooks=(*([KeepMasks(state.masks)] if state.masks else []), *(ramp for _, ramp in scheduled)),
         seed=context.seed,
         resume_dir=context.resume_dir,
         progress=context.progress,
     )
-    return state.log(step.key, log.summary())
+    state = replace(state, ramps=()).log(step.key, log.summary())
+    for sparse, ramp in scheduled:
+        state = told(replace(state, masks={**state.masks, **ramp.masks}), sparse, ramp.masks)
+    return state

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from penjing.types import LogRow
 
 if TYPE_CHECKING:
-    from penjing.recipe import Target
+    from penjing.recipe import Sparsify, Target
     from penjing.structure import Surgery
     from penjing.training import Progress
     from penjing.workload import ExampleInputs, Workload
@@ -23,7 +23,7 @@ class State:
 
     model: a private copy, which a technique may change. masks: parameter name -> boolean mask of the weights that live.
     surgery: what was cut out of the original, None while nothing was. graph: whether the model is a rewritten graph
-    (its class is no longer the user's).
+    (its class is no longer the user's). ramps: what is to become sparse while the next step trains.
     """
 
     model: nn.Module
@@ -32,6 +32,7 @@ class State:
     surgery: "Surgery | None" = None
     graph: bool = False
     rows: tuple[LogRow, ...] = ()
+    ramps: "tuple[Sparsify, ...]" = ()
 
     def log(self, step: str, what: str, *, fell_back: bool = False, proof: str | None = None) -> "State":
         """Give the same state with one more row in its log."""

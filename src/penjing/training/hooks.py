@@ -29,6 +29,10 @@ class Hook:
     An exception raised in a hook ends the training; the model is left with the best weights seen so far.
     """
 
+    def settled(self, state: LoopState) -> bool:
+        """Whether the model is what it is to be: epochs before that are never the best one."""
+        return True
+
     def before_training(self, state: LoopState) -> None:
         """Run once, before the model is first evaluated, on a resumed run too."""
 

@@ -16,7 +16,8 @@ class Progress(Protocol):
 class EpochRow:
     """One epoch: mean training loss, metric on the search split, learning rate of its last step, seconds it took.
 
-    Epoch 0 is the model before training; it has no loss.
+    Epoch 0 is the model before training; it has no loss. settled: whether the model was what it is to be, such as
+    sparse enough; else it cannot be the best.
     """
 
     epoch: int
@@ -24,6 +25,7 @@ class EpochRow:
     metric: float
     lr: float
     seconds: float
+    settled: bool = True
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,8 @@ def finetune(
 ) -> TrainingLog:
     """Train a model in place and leave it in the state that is best on the search split.
 
-    The state before training counts too, so the metric never gets worse; between equal ones the later wins. With a
+    The state before training counts too, so the metric never gets worse; between equal ones the later wins. Epochs in
+    which a hook says that the model is not settled yet do not count, unless none is. With a
     `teacher` (the original model) and `step.distill`, its outputs are learnt as well; see `Objective`. Whatever ends
     the training, Ctrl-C included, the model holds the best weights seen so far, and modes, memory layout and the random
     generators are as they were.
@@ -82,7 +83,7 @@ def finetune(
             restore_moments(optimizer, saved.moments)
             set_random_state(saved.random)
         else:
-            rows, best = [_evaluated(workload, model, 0, None, 0.0, time.perf_counter())], copy_of(model)
+            rows, best = [_evaluated(state, workload, hooks, None, time.perf_counter())], copy_of(model)
             numerics, trials = Numerics(), ()
             if total > 0:
                 first = next(iter(workload.train_batches()))
@@ -110,7 +111,7 @@ def finetune(
                         raise WorkloadError(
                             f"the training source gave no batch in epoch {epoch}; give a source that can be read again"
                         )
-                    rows.append(_evaluated(workload, model, epoch, sum(losses) / len(losses), state.lr, start))
+                    rows.append(_evaluated(state, workload, hooks, sum(losses) / len(losses), start))
                     if best_epoch(rows, direction) == epoch:
                         best = copy_of(model)
                     if path is not None:
@@ -159,13 +160,14 @@ def _one_step(
 
 
 def best_epoch(rows: Sequence[EpochRow], direction: Direction) -> int:
-    """Find the epoch with the best metric, the latest of several.
+    """Find the settled epoch with the best metric, the latest of several; the last one where none is settled.
 
     >>> rows = [EpochRow(i, None, metric, 0.0, 0.0) for i, metric in enumerate((0.5, 0.7, 0.7, 0.6))]
     >>> best_epoch(rows, Direction.HIGHER), best_epoch(rows, Direction.LOWER)
     (2, 0)
     """
-    return max(rows, key=lambda row: (_gain(row, direction), row.epoch)).epoch
+    settled = [row for row in rows if row.settled] or rows[-1:]
+    return max(settled, key=lambda row: (_gain(row, direction), row.epoch)).epoch
 
 
 def _gain(row: EpochRow, direction: Direction) -> float:
@@ -173,20 +175,22 @@ def _gain(row: EpochRow, direction: Direction) -> float:
 
 
 def _out_of_patience(rows: Sequence[EpochRow], direction: Direction, patience: int | None) -> bool:
-    first_best = max(rows, key=lambda row: (_gain(row, direction), -row.epoch)).epoch
+    settled = [row for row in rows if row.settled] or rows[-1:]
+    first_best = max(settled, key=lambda row: (_gain(row, direction), -row.epoch)).epoch
     return patience is not None and rows[-1].epoch - first_best >= patience
 
 
 def _evaluated(
-    workload: Workload, model: nn.Module, epoch: int, loss: float | None, lr: float, start: float
+    state: LoopState, workload: Workload, hooks: Sequence[Hook], loss: float | None, start: float
 ) -> EpochRow:
-    value = workload.evaluate(model, Split.SEARCH)[0].value
+    value = workload.evaluate(state.model, Split.SEARCH)[0].value
     if not math.isfinite(value):
         raise WorkloadError(
-            f"metric {workload.metric.name!r} is {value} after epoch {epoch} of training; "
+            f"metric {workload.metric.name!r} is {value} after epoch {state.epoch} of training; "
             "check the metric, or lower the learning rate"
         )
-    return EpochRow(epoch, loss, value, lr, time.perf_counter() - start)
+    settled = all(hook.settled(state) for hook in hooks)
+    return EpochRow(state.epoch, loss, value, state.lr, time.perf_counter() - start, settled)
 
 
 def _set_lr(state: LoopState, lr: float) -> None:

@@ -184,7 +184,10 @@ def test_parametrised_weights_are_left_alone_and_said_so() -> None:
         (Sparsify(0.5, score="snip"), "score='snip' needs a workload with train= and loss="),
         (Sparsify(0.5, score="wanda"), "score='wanda' needs a workload with calibration= data"),
         (Sparsify(0.5, score="l7"), "score='l7' is unknown; use one of l1, l2, random, lamp"),
-        (Sparsify(0.5, schedule="cubic"), "schedule='cubic' is unknown"),
+        (Sparsify(0.5, schedule="sextic"), "schedule='sextic' is unknown; use one of constant, linear, cubic"),
+        (Sparsify(pattern="1:2", schedule="cubic"), "pattern='1:2' knows no degrees"),
+        (Sparsify(0.5, score="snip", schedule="cubic"), "score='snip' is not gathered while a model trains"),
+        (Sparsify(0.5, score="movement"), "score='movement' is seen in training alone; give schedule="),
         (
             Sparsify(0.5, parameters=["0.wait"]),
             r"parameters\[0\]: the model has no parameter '0.wait'; its weights are 0.weight",

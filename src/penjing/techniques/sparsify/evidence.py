@@ -24,6 +24,7 @@ class Need(StrEnum):
     GRADIENTS = "gradients"
     CURVATURE = "curvature"
     INPUTS = "inputs"
+    MOVEMENT = "movement"
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,8 @@ class Evidence:
     """What a score may look at beside a weight; each tensor has the weight's shape, and is there where it is asked for.
 
     gradient: of the mean loss. square: the mean over batches of its square. hessian: the Hessian of the loss times its
-    gradient. inputs: the l2 norm, over samples and places, of the input that each weight multiplies.
+    gradient. inputs: the l2 norm, over samples and places, of the input that each weight multiplies. movement: -sum g w
+    over the training steps so far; zero before the first.
     """
 
     generator: torch.Generator = field(default_factory=torch.Generator)
@@ -39,15 +41,25 @@ class Evidence:
     square: Tensor | None = None
     hessian: Tensor | None = None
     inputs: Tensor | None = None
+    movement: Tensor | None = None
 
 
 def gather(
-    need: Need, score: str, model: nn.Module, names: Sequence[str], workload: Workload | None, seed: int
+    need: Need,
+    score: str,
+    model: nn.Module,
+    names: Sequence[str],
+    workload: Workload | None,
+    seed: int,
+    movement: Mapping[str, Tensor],
 ) -> list[Evidence]:
     """Gather what a score needs for each named weight; data that the workload does not bring is a RecipeError."""
     generator = torch.Generator().manual_seed(seed)
     if need is Need.WEIGHTS:
         return [Evidence(generator) for _ in names]
+    if need is Need.MOVEMENT:
+        still = {name: torch.zeros_like(model.get_parameter(name)) for name in names}
+        return [Evidence(generator, movement=movement.get(name, still[name])) for name in names]
     data = "calibration" if need is Need.INPUTS else "train"
     if workload is None or not workload.brings(data):
         what = "calibration= data (inputs suffice)" if need is Need.INPUTS else "train= and loss="

@@ -1,5 +1,6 @@
 """How much a single weight matters. The lowest scores go first."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -122,6 +123,19 @@ def wanda(weight: Tensor, evidence: Evidence) -> Tensor:
     return weight.abs() * evidence.inputs
 
 
+def movement(weight: Tensor, evidence: Evidence) -> Tensor:
+    r"""Score by how training moves a weight, s_i = -sum_t g_i w_i: those that shrink go first, zeros before all others.
+
+    Sanh, Wolf and Rush 2020, "Movement Pruning: Adaptive Sparsity by Fine-Tuning" (arXiv:2005.07683), equation 2, in
+    its hard form; it needs a schedule.
+
+    >>> movement(torch.tensor([1.0, 0.0]), Evidence(movement=torch.tensor([-2.0, 5.0])))
+    tensor([-2., -inf])
+    """
+    assert evidence.movement is not None
+    return evidence.movement.masked_fill(weight == 0, -math.inf)
+
+
 SCORES: dict[str, Score] = {
     "l1": Score(l1),
     "l2": Score(l2),
@@ -131,6 +145,7 @@ SCORES: dict[str, Score] = {
     "grasp": Score(grasp, Need.CURVATURE),
     "fisher": Score(fisher, Need.GRADIENTS),
     "wanda": Score(wanda, Need.INPUTS),
+    "movement": Score(movement, Need.MOVEMENT),
 }
 
 

@@ -1,6 +1,6 @@
 """The Sparsify step: score, mask, zero."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from fnmatch import fnmatch
 
@@ -10,11 +10,13 @@ from torch import Tensor
 from penjing.errors import RecipeError
 from penjing.recipe import Sparsify
 from penjing.techniques.sparsify.allocation import below_deviation, erdos_renyi_kernel
-from penjing.techniques.sparsify.evidence import Evidence, gather
+from penjing.techniques.sparsify.evidence import Evidence, Need, gather
 from penjing.techniques.sparsify.masks import lowest_scores_mask
 from penjing.techniques.sparsify.parameters import parametrized_names, resolve
 from penjing.techniques.sparsify.patterns import UNSTRUCTURED, OfEvery, find_pattern, per_unit
+from penjing.techniques.sparsify.ramp import Masks, MasksAt
 from penjing.techniques.sparsify.report import sparsity
+from penjing.techniques.sparsify.schedules import find_schedule
 from penjing.techniques.sparsify.scores import SCORES
 from penjing.techniques.sparsify.torch_masks import take_torch_masks
 from penjing.techniques.state import Context, State
@@ -25,46 +27,69 @@ _DRAWN = "random"  # a draw for each unit, whatever the weights
 
 
 def run(state: State, step: Sparsify, context: Context) -> State:
-    """Zero the weights with the lowest scores and remember the masks.
+    """Zero the weights with the lowest scores and remember the masks; with a schedule, the training that follows does.
 
     Masks of earlier steps and of torch.nn.utils.prune stay; `amount` counts the weights, or units, that are still
     alive, as in torch. Raises RecipeError for an unknown pattern, score, schedule or parameter, a pattern that does not
     divide a weight, and a score whose data the workload does not bring.
     """
     _check(step)
-    pattern = find_pattern(step.pattern)
-    masks = {**state.masks, **take_torch_masks(state.model)}
-    names = resolve(step.parameters, context.original, state.model)
-    if not names:
-        raise RecipeError("Sparsify: the model has no convolution or linear weight; name tensors with parameters=[...]")
-    weights = {name: state.model.get_parameter(name) for name in names}
-    alive = {
-        name: masks.get(name, torch.ones_like(weight, dtype=torch.bool)).to(weight.device)
-        for name, weight in weights.items()
-    }
-    new: dict[str, Tensor] = {}
-    evidence = gather(SCORES[step.score].needs, step.score, state.model, names, context.workload, context.seed)
+    state = replace(state, masks={**state.masks, **take_torch_masks(state.model)})
+    new = masks_at(state, step, context)(1.0, {})
+    if step.schedule is not None:  # what is wrong with it has been told before any training
+        what = f"{step.pattern} zeros grow by the {step.schedule} schedule in the training that follows"
+        return replace(state, ramps=(*state.ramps, step)).log(step.key, what)
     with torch.no_grad():
-        if isinstance(pattern, OfEvery):
-            for (name, weight), seen in zip(weights.items(), evidence, strict=True):
-                new[name] = pattern.mask(name, SCORES[step.score](weight, seen), alive[name])
-        else:
-            units = {name: pattern(name, weight).to(weight.device) for name, weight in weights.items()}
-            tensors = _score_units(step, weights, units, evidence)
-            living = {name: _living(alive[name], units[name]) for name in names}
-            for amount, chosen in _shares(step, names):
-                kept = _spread(Spread(step.scope), amount, weights, tensors, living, units, chosen)
-                new |= {name: mask[units[name]] & alive[name] for name, mask in kept.items()}
         for name, mask in new.items():
-            weights[name].masked_fill_(~mask, 0)
-
-    state = replace(state, masks={**masks, **new})
-    for row in sparsity(state.model, tuple(new)):
-        state = state.log(step.key, row.describe())
+            state.model.get_parameter(name).masked_fill_(~mask, 0)
+    state = told(replace(state, masks={**state.masks, **new}), step, new)
     if step.parameters is None:
         for name in parametrized_names(state.model):
             state = state.log(step.key, f"{name} is parametrised and was left alone", fell_back=True)
+    return state
+
+
+def told(state: State, step: Sparsify, names: Iterable[str]) -> State:
+    """Log how sparse the named weights are, and what that brings."""
+    for row in sparsity(state.model, tuple(names)):
+        state = state.log(step.key, row.describe())
     return state.log(step.key, _worth(step.pattern))
+
+
+def masks_at(state: State, step: Sparsify, context: Context) -> MasksAt:
+    """Masks of the state's model as it is when they are asked for, at a share of what goes in the end."""
+    pattern, masks, names = find_pattern(step.pattern), dict(state.masks), _named(state, step, context)
+    score = SCORES[step.score]
+
+    def at(share: float, movement: Mapping[str, Tensor]) -> Masks:
+        weights = {name: state.model.get_parameter(name) for name in names}
+        alive = {
+            name: masks.get(name, torch.ones_like(weight, dtype=torch.bool)).to(weight.device)
+            for name, weight in weights.items()
+        }
+        evidence = gather(score.needs, step.score, state.model, names, context.workload, context.seed, movement)
+        with torch.no_grad():
+            if isinstance(pattern, OfEvery):
+                scored = zip(weights.items(), evidence, strict=True)
+                return {name: pattern.mask(name, score(weight, seen), alive[name]) for (name, weight), seen in scored}
+            units = {name: pattern(name, weight).to(weight.device) for name, weight in weights.items()}
+            tensors = _score_units(step, weights, units, evidence)
+            living = {name: _living(alive[name], units[name]) for name in names}
+            new: Masks = {}
+            for amount, chosen in _shares(step, names):
+                part = round(amount * share) if isinstance(amount, int) else amount * share
+                kept = _spread(Spread(step.scope), part, weights, tensors, living, units, chosen)
+                new |= {name: mask[units[name]] & alive[name] for name, mask in kept.items()}
+        return new
+
+    return at
+
+
+def _named(state: State, step: Sparsify, context: Context) -> tuple[str, ...]:
+    names = resolve(step.parameters, context.original, state.model)
+    if not names:
+        raise RecipeError("Sparsify: the model has no convolution or linear weight; name tensors with parameters=[...]")
+    return names
 
 
 def _worth(pattern: str) -> str:
@@ -160,6 +185,16 @@ def _check(step: Sparsify) -> None:
     if step.scope is Spread.ROW and step.pattern in ("filters", "rows", "channels", "columns"):
         raise RecipeError(f"Sparsify: scope='row' takes units within an output, not pattern={step.pattern!r}")
     if step.schedule is not None:
-        raise RecipeError(
-            f"Sparsify: schedule={step.schedule!r} is unknown; leave it None and alternate Sparsify with Finetune steps"
-        )
+        find_schedule(step.schedule)
+        if isinstance(pattern, OfEvery):
+            raise RecipeError(
+                f"Sparsify: pattern={step.pattern!r} knows no degrees that schedule={step.schedule!r} could pass; "
+                "leave it out, or let a schedule of another pattern come first"
+            )
+        if SCORES[step.score].needs not in (Need.WEIGHTS, Need.MOVEMENT):
+            raise RecipeError(
+                f"Sparsify: score={step.score!r} is not gathered while a model trains; with a schedule use 'movement' "
+                "or one that looks at weights alone, such as 'l1'"
+            )
+    elif SCORES[step.score].needs is Need.MOVEMENT:
+        raise RecipeError("Sparsify: score='movement' is seen in training alone; give schedule=, such as 'cubic'")

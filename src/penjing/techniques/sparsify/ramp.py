@@ -1,0 +1,79 @@
+"""Sparsity that grows while a Finetune step trains, as a hook of its loop."""
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor
+
+from penjing.recipe import Sparsify
+from penjing.techniques.sparsify.schedules import find_schedule
+from penjing.training import Hook, LoopState
+
+Masks = dict[str, Tensor]
+MasksAt = Callable[[float, Mapping[str, Tensor]], Masks]
+"""Masks of the model's weights as they are, at a share of what goes in the end; given how far each weight has moved."""
+
+_UPDATES = 100  # of the masks in a ramp, unless the step says how often
+
+
+class Ramp(Hook):
+    """Update the masks along a schedule, and keep what they say at zero; until its end no epoch counts as the best.
+
+    masks_at gives the masks for a share of the final amount. `movement` of a weight is -sum g w over the steps so far,
+    positive where training moves it away from zero: Sanh, Wolf and Rush 2020, "Movement Pruning" (arXiv:2005.07683).
+    """
+
+    def __init__(self, step: Sparsify, masks_at: MasksAt) -> None:
+        assert step.schedule is not None
+        self.masks: Masks = {}
+        self._step, self._masks_at = step, masks_at
+        self._schedule, self._final = find_schedule(step.schedule), _sparsity(masks_at(1.0, {}))
+        self._movement: Masks = {}
+        self._ended = False
+
+    def progress(self, step: int, total: int) -> float:
+        """How much of the ramp is done after so many training steps: at most 1, negative before its beginning."""
+        begin = self._step.begin * total
+        return min(1.0, (step - begin) / max(1.0, self._step.end * total - begin))
+
+    def settled(self, state: LoopState) -> bool:
+        return self.progress(state.step, state.total_steps) >= 1
+
+    def before_epoch(self, state: LoopState) -> None:
+        self._update(state)  # an interrupted training goes on here
+
+    def before_step(self, state: LoopState) -> None:
+        every = self._step.frequency or max(1, state.total_steps // _UPDATES)
+        if state.step % every == 0 or self.settled(state):
+            self._update(state)
+
+    def after_backward(self, state: LoopState) -> None:
+        for name, mask in self.masks.items():
+            weight = state.model.get_parameter(name)
+            if weight.grad is not None:
+                if self._step.score == "movement":
+                    self._movement[name] = self._movement.get(name, 0) - weight.grad * weight.detach()
+                weight.grad.masked_fill_(~mask, 0)
+
+    def after_step(self, state: LoopState) -> None:
+        if self.settled(state):
+            self._update(state)
+        self._zero(state)
+
+    def _update(self, state: LoopState) -> None:
+        """Take new masks, until those of the end are there."""
+        done = self.progress(state.step, state.total_steps)
+        if not self._ended:
+            self.masks = self._masks_at(self._schedule(done, self._final) if done >= 0 else 0.0, self._movement)
+            self._ended = done >= 1
+        self._zero(state)
+
+    def _zero(self, state: LoopState) -> None:
+        with torch.no_grad():
+            for name, mask in self.masks.items():
+                state.model.get_parameter(name).masked_fill_(~mask, 0)
+
+
+def _sparsity(masks: Masks) -> float:
+    total = sum(mask.numel() for mask in masks.values())
+    return sum(int((~mask).sum()) for mask in masks.values()) / max(1, total)
