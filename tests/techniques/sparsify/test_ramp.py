@@ -47,7 +47,7 @@ def test_schedules_end_at_the_whole_and_stay_within(name: str) -> None:
 def test_training_ends_as_sparse_as_asked_and_the_masks_say_so(
     workload: pj.Workload, schedule: str, score: str
 ) -> None:
-    steps = [pj.Sparsify(0.75, schedule=schedule, score=score), pj.Finetune(epochs=4, distill=False)]
+    steps = [pj.Sparsify(0.75, schedule=schedule, score=score), pj.Finetune(epochs=4, distill=False, precision="fp32")]
     outcome = apply(workload, steps, seed=1)
     assert sparsity_of(outcome.model) == pytest.approx(0.75, abs=0.01)
     for name, mask in outcome.masks.items():
@@ -78,7 +78,7 @@ def test_sparsity_follows_the_schedule_step_by_step(workload: pj.Workload, monke
 
     monkeypatch.setattr("penjing.techniques.recover.Ramp", watched)
     step = pj.Sparsify(0.8, schedule="cubic", begin=0.25, end=0.75, frequency=1)
-    apply(workload, [step, pj.Finetune(epochs=4, distill=False)], seed=1)
+    apply(workload, [step, pj.Finetune(epochs=4, distill=False, precision="fp32")], seed=1)
     (ramp,) = made
     assert len(ramp.seen) == 48
     for done, found in enumerate(ramp.seen):
@@ -92,7 +92,10 @@ def test_sparsity_follows_the_schedule_step_by_step(workload: pj.Workload, monke
 def test_no_epoch_of_the_ramp_counts_as_the_best(workload: pj.Workload) -> None:
     outcome = apply(
         workload,
-        [pj.Sparsify(0.95, schedule="linear", end=1.0), pj.Finetune(epochs=3, patience=1, distill=False)],
+        [
+            pj.Sparsify(0.95, schedule="linear", end=1.0),
+            pj.Finetune(epochs=3, patience=1, distill=False, precision="fp32"),
+        ],
         seed=1,
     )
     assert sparsity_of(outcome.model) == pytest.approx(0.95, abs=0.01)
@@ -101,7 +104,7 @@ def test_no_epoch_of_the_ramp_counts_as_the_best(workload: pj.Workload) -> None:
 
 
 def test_an_interrupted_ramp_goes_on(workload: pj.Workload, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    steps = [pj.Sparsify(0.75, schedule="cubic"), pj.Finetune(epochs=4, distill=False)]
+    steps = [pj.Sparsify(0.75, schedule="cubic"), pj.Finetune(epochs=4, distill=False, precision="fp32")]
     whole = apply(workload, steps, seed=1)
 
     class InterruptionError(Exception):
