@@ -121,15 +121,40 @@ def widths(data: dict[str, Any]) -> list[str]:
 
 
 def structure_speed(data: dict[str, Any]) -> list[str]:
-    lines = ["CPU seconds, one thread. Memory is the peak during the cut as a multiple of the weights.", ""]
-    lines.append("| model | parameters | torch.export | couple | cut | prove | memory | memory, consume=True |")
-    lines.append("|---|---|---|---|---|---|---|---|")
+    lines = [
+        "CPU seconds, one thread. Memory is a multiple of the weights: the peak during a cut, the same with "
+        "consume=True, what a proof takes beside the model, and the peak of a whole `apply(consume=True)`, proofs "
+        "included, which keeps what it has freed for a while.",
+        "",
+        "| model | parameters | nodes | torch.export | couple | cut | prove | cut: memory | consumed | proof | apply |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    narrow = {name: row for name, row in data["models"].items() if name.startswith("deep")}
     for name, row in data["models"].items():
-        proof = f"{row['prove_s']:.1f}" if row.get("prove_s") is not None else "not run"
-        lines.append(
-            f"| {name} | {row['params'] / 1e6:.0f}M | {row['export_s']:.2f} | {row['couple_s']:.2f} | "
-            f"{row['cut_s']:.2f} | {proof} | {row['memory']:.2f} | {row['memory_consumed']:.2f} |"
-        )
+        if name not in narrow:
+            memory = (row["memory"], row["memory_consumed"], row["memory_proof"], row["memory_apply_consumed"])
+            lines.append(
+                f"| {name} | {row['params'] / 1e6:.0f}M | {row['nodes']:,} | {row['export_s']:.2f} | "
+                f"{row['couple_s']:.2f} | {row['cut_s']:.2f} | {row['prove_s']:.1f} | "
+                + " | ".join(f"{value:.2f}" for value in memory)
+                + " |"
+            )
+    growth = data["growth_exponents"]
+    lines += [
+        "",
+        "Decoders of one narrow width: only the graph grows. Seconds grow with nodes to the power of "
+        f"{growth['couple_with_nodes']:.2f} (couple) and {growth['cut_with_nodes']:.2f} (cut), and, over the decoders "
+        f"above, with parameters to the power of {growth['couple_with_params']:.2f} and "
+        f"{growth['cut_with_params']:.2f}.",
+        "",
+        "| model | nodes | torch.export | couple | cut | prove |",
+        "|---|---|---|---|---|---|",
+    ]
+    lines += [
+        f"| {name} | {row['nodes']:,} | {row['export_s']:.2f} | {row['couple_s']:.3f} | {row['cut_s']:.3f} | "
+        f"{row['prove_s']:.2f} |"
+        for name, row in narrow.items()
+    ]
     return lines
 
 
