@@ -53,6 +53,7 @@ def measure_fresh(artifact: Artifact, example_inputs: Any, *, processes: int = 3
         raise ValueError(f"processes={processes}: how processes differ takes at least 2")
     each = [Latency.from_data(_child("latency", artifact, example_inputs, seconds)) for _ in range(processes)]
     median, interval = between_processes([one.median_ms for one in each], [interval_of(one) for one in each])
+    tails = [one.p99_ms for one in each]
     return replace(
         each[0],
         median_ms=median,
@@ -60,6 +61,7 @@ def measure_fresh(artifact: Artifact, example_inputs: Any, *, processes: int = 3
         high_ms=interval.high,
         cpu_ms=None if each[0].cpu_ms is None else float(np.median([one.cpu_ms for one in each])),
         p95_ms=max(one.p95_ms for one in each),
+        p99_ms=None if None in tails else max(tail for tail in tails if tail is not None),
         runs=sum(one.runs for one in each),
         blocks=sum(one.blocks for one in each),
         processes=processes,

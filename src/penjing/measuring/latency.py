@@ -36,12 +36,13 @@ class Ratio:
 
 @dataclass(frozen=True)
 class Latency:
-    """Time of one call on a batch, in milliseconds: median with its 95 % interval, and the 95th percentile of calls.
+    """Time of one call on a batch, in milliseconds: median with its 95 % interval, and percentiles of calls.
 
     runs counts timed calls, blocks the groups that the interval is made of, processes where they ran. noise says why
     the figure should not be relied on, None if it may be. cpu_ms is the median of what the thread was running per call,
     which other work on the machine hardly changes; None with several threads.
-    pinned: whether the process was held to `threads` cores.
+    pinned: whether the process was held to `threads` cores. p99_ms: None in records older than it, and under 100 calls,
+    which do not tell it.
     """
 
     median_ms: float
@@ -59,6 +60,7 @@ class Latency:
     runtime: str
     machine: Machine
     ratio: Ratio | None = None
+    p99_ms: float | None = None
 
     @property
     def noisy(self) -> bool:
@@ -147,6 +149,7 @@ def summarize(
         runtime=runtime,
         machine=machine(),
         ratio=ratio,
+        p99_ms=float(np.quantile(timings[0].wall_ms, 0.99)) if timings[0].wall_ms.size >= 100 else None,
     )
 
 

@@ -66,39 +66,40 @@ def largest_proven(
         other = gentler()
         if other is not None and (second := _in_place(state, other[0], folds)(other[1])).proof.passed:
             return second, {}
-    as_graph = _as_graph(coupling, folds)
-    whole = as_graph(removed)
-    done, failed = (whole, {}) if whole.proof.passed else bisect(as_graph, removed, whole.proof.what)
+    done, failed = _as_much(_as_graph(coupling, folds), removed)
     return (None if done is None else replace(done, refused=refused)), failed
 
 
 def consuming(
-    state: State, coupling: Coupling, removed: Mapping[str, Units], prefer: str, *, folds: Folds = fold
+    state: State, coupling: Coupling, removed: Mapping[str, Units], prefer: str
 ) -> tuple[Attempt | None, dict[str, str]]:
-    """The same with hardly more memory than the weights take; the original is of no use afterwards.
+    """The same, and never are the original and its cut held together; the original is of no use afterwards.
 
     A graph that slices as it reads is proven first, while the original is whole. Then each original tensor gives way to
     its slice, and with prefer="module" the class takes the slices and is compared with the graph that was proven.
     """
     in_class = prefer == "module" and not state.graph
     uses, modes = (_uses(state.model, coupling), _modes(state, coupling)) if in_class else ((), ())
-    as_graph = _as_graph(coupling, folds, cut_when_read)
-    whole = as_graph(removed)
-    done, failed = (whole, {}) if whole.proof.passed else bisect(as_graph, removed, whole.proof.what)
+    done, failed = _as_much(_as_graph(coupling, fold, cut_when_read), removed)
     if done is None:
         return None, failed
     attributes = attributes_after(state.model, uses, coupling, done.removed)
     smaller = cut(coupling, done.removed, consume=True)
-    smaller = replace(smaller, surgery=replace(smaller.surgery, attributes=attributes))
     done.folding.install(smaller.module, smaller.captured.module)
     done = replace(done, cut=smaller, module=smaller.module)
     if not in_class:
         return done, failed
-    module, problem = _class_of(state.model, smaller, done.folding, modes)
+    own = replace(smaller, surgery=replace(smaller.surgery, attributes=attributes))
+    module, problem = _class_of(state.model, own, done.folding, modes)
     if not problem:
-        proof = prove_class(smaller, module)
+        proof = prove_class(own, module)
         problem = "" if proof.passed else proof.what
-    return (replace(done, refused=problem) if problem else replace(done, module=module, graph=False)), failed
+    return (replace(done, refused=problem) if problem else replace(done, cut=own, module=module, graph=False)), failed
+
+
+def _as_much(attempt: Try, removed: Mapping[str, Units]) -> tuple[Attempt | None, dict[str, str]]:
+    whole = attempt(removed)
+    return (whole, {}) if whole.proof.passed else bisect(attempt, removed, whole.proof.what)
 
 
 def _class_of(model: nn.Module, smaller: Cut, folding: Folding, modes: Sequence[bool]) -> tuple[nn.Module, str]:
