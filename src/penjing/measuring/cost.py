@@ -25,6 +25,10 @@ class Cost:
         """Read what `to_data` gave."""
         return Cost(**data)
 
+    def __str__(self) -> str:
+        text = f"{self.per_million:.3g} per million samples at {self.per_machine:.3g} samples/s and machine"
+        return text + ("" if self.machines is None else f", machines needed: {self.machines}")
+
 
 def cost(
     samples_per_second: float,
