@@ -128,8 +128,7 @@ def apply(
 def check(recipe: Recipe, workload: Workload | None) -> None:
     """Raise RecipeError if the recipe cannot be carried out on this workload."""
     closed: Step | None = None
-    following = [*recipe.steps[1:], None]
-    for i, (step, after) in enumerate(zip(recipe, following, strict=True)):
+    for i, step in enumerate(recipe):
         technique = TECHNIQUES.get(type(step))
         if technique is None:
             known = ", ".join(cls.__name__ for cls in TECHNIQUES)
@@ -138,6 +137,7 @@ def check(recipe: Recipe, workload: Workload | None) -> None:
             raise RecipeError(f"step {i} ({step.key}) comes after {closed.key}, which must be last; move it before")
         if technique.last:
             closed = step
+        after = next(iter(recipe.steps[i + 1 :]), None)
         if isinstance(step, Sparsify) and step.schedule is not None and not isinstance(after, Finetune | Sparsify):
             raise RecipeError(
                 f"step {i} ({step.key}) has schedule={step.schedule!r}, by which zeros grow in training; a Finetune "
