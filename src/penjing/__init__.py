@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from penjing.measuring import measure as measure
     from penjing.optimizing import Run as Run
     from penjing.optimizing import optimize as optimize
+    from penjing.planning import Sensitivity as Sensitivity
+    from penjing.planning import sensitivity as sensitivity
     from penjing.profiling import Profile as Profile
     from penjing.profiling import profile as profile
     from penjing.recipe import Contract as Contract
@@ -51,6 +53,7 @@ _HOME = {
     "penjing.errors": ("PenjingError",),
     "penjing.measuring": ("Latency", "measure"),
     "penjing.optimizing": ("Run", "optimize"),
+    "penjing.planning": ("Sensitivity", "sensitivity"),
     "penjing.profiling": ("Profile", "profile"),
     "penjing.recipe": (
         "Contract",

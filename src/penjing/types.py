@@ -38,6 +38,22 @@ class Spread(StrEnum):
     THRESHOLD = "threshold"
 
 
+class Part(StrEnum):
+    """What a sensitivity analysis takes away: single weights, channels, or whole blocks."""
+
+    ELEMENT = "element"
+    CHANNEL = "channel"
+    BLOCK = "block"
+
+
+class Measure(StrEnum):
+    """What a sensitivity analysis looks at: the metric, the noise in the outputs, or how far class scores move."""
+
+    METRIC = "metric"
+    SQNR = "sqnr"
+    KL = "kl"
+
+
 class Unit(StrEnum):
     """What depth counts: all branches of a layer as one, or each residual branch by itself."""
 

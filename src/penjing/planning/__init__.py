@@ -15,6 +15,7 @@ from penjing.planning.plan import (
     plan,
     worthwhile,
 )
+from penjing.planning.sensitivity import Point, Sensitivity, sensitivity
 
 __all__ = [
     "Action",
@@ -24,13 +25,16 @@ __all__ = [
     "Freeze",
     "Judge",
     "Lattice",
+    "Point",
     "Probe",
     "Recover",
+    "Sensitivity",
     "candidates",
     "finalists",
     "objective",
     "plan",
     "recovery_epochs",
+    "sensitivity",
     "without_recovery",
     "worthwhile",
 ]
