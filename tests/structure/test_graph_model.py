@@ -1,7 +1,9 @@
 """The graph module behaves as the model that it came from: modes, counters, copies, calls, training, export."""
 
 import copy
+import inspect
 import io
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,6 +11,7 @@ from structure_zoo import ZOO, MobileNet, Recurrent, Vgg
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
+from penjing.runtimes import export
 from penjing.structure import GraphModel, capture, couple, cut
 
 
@@ -245,3 +248,22 @@ def test_stochastic_depth_is_off_in_every_mode_of_a_graph() -> None:
     x = torch.randn(5, 3)
     torch.testing.assert_close(graph.eval()(x), model.eval()(x))
     torch.testing.assert_close(graph.train()(x), model.eval()(x))
+
+
+def test_arguments_behind_one_that_was_left_out_go_by_keyword_also_in_a_file(tmp_path: Path) -> None:
+    class Gap(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = nn.Linear(3, 4), nn.Linear(5, 4)
+
+        def forward(self, x: Tensor, mask: Tensor | None = None, y: Tensor | None = None) -> Tensor:
+            out = self.a(x) if y is None else self.a(x) + self.b(y)
+            return out if mask is None else out * mask
+
+    call = {"x": torch.randn(2, 3), "y": torch.randn(2, 5)}
+    smaller = cut(couple(Gap(), call), {}).module
+    kinds = {name: parameter.kind.name for name, parameter in inspect.signature(smaller.forward).parameters.items()}
+    assert kinds == {"x": "POSITIONAL_OR_KEYWORD", "y": "KEYWORD_ONLY"}
+    artifact = export(smaller, call, tmp_path / "gap")
+    found = artifact.load()(**call)
+    assert torch.allclose(found, smaller(**call), atol=1e-6)

@@ -57,17 +57,21 @@ class Signature:
         return leaves
 
     def inspected(self) -> inspect.Signature:
-        """What `inspect.signature` shows for a graph's forward: the captured arguments, by name."""
+        """What `inspect.signature` shows for a graph's forward: the captured arguments, by name.
+
+        Those behind one that was not captured go by keyword only, for their places are those of the original.
+        """
         if self.inputs.type is not dict:
             return inspect.Signature()
         kinds = inspect.Parameter
         numbered = [name for name in self.inputs.context if name.startswith("*")]
         rest = [kinds("args", kinds.VAR_POSITIONAL)] if numbered else []
-        others = [name for name in self.inputs.context if name not in self.names and name not in numbered]
+        placed = list(itertools.takewhile(self.inputs.context.__contains__, self.names))
+        others = [name for name in self.inputs.context if name not in placed and name not in numbered]
         keywords = [name for name in others if name.isidentifier() and not keyword.iskeyword(name)]
         return inspect.Signature(
             [
-                *(kinds(name, kinds.POSITIONAL_OR_KEYWORD) for name in self.names if name in self.inputs.context),
+                *(kinds(name, kinds.POSITIONAL_OR_KEYWORD) for name in placed),
                 *rest,
                 *(kinds(name, kinds.KEYWORD_ONLY) for name in keywords),
                 *([kinds("kwargs", kinds.VAR_KEYWORD)] if keywords != others else []),
