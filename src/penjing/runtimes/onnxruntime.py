@@ -14,6 +14,7 @@ import torch
 from penjing.errors import RuntimeUnavailable, first_line
 from penjing.runtimes.base import Program, Run, register_runtime
 from penjing.runtimes.capture import uses_quantized_operators
+from penjing.runtimes.onnx_operators import translations
 from penjing.runtimes.quiet import quiet
 from penjing.runtimes.signature import Array
 
@@ -125,13 +126,13 @@ def _convert(program: Program) -> "onnx_ir.Model":
     return converted.model
 
 
-def _translations(exported: torch.export.ExportedProgram) -> dict[Callable[..., Any], Callable[..., Any]] | None:
-    """How quantised operators are written; looked up only for models that hold them."""
-    if not uses_quantized_operators(exported):
-        return None
-    from penjing.techniques.quantize.onnx import translations
+def _translations(exported: torch.export.ExportedProgram) -> dict[Callable[..., Any], Callable[..., Any]]:
+    """How operators are written that the exporter does not know; those of quantisation only where there are some."""
+    table = translations(exported)
+    if uses_quantized_operators(exported):
+        from penjing.techniques.quantize import onnx as quantized
 
-    table: dict[Callable[..., Any], Callable[..., Any]] = translations()
+        table |= quantized.translations()
     return table
 
 
