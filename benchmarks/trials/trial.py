@@ -277,7 +277,8 @@ def trains(module: nn.Module, example: ExampleInputs) -> dict[str, Any]:
     """One step forward and backward in training mode: every gradient is finite, and there are some."""
     module = copy.deepcopy(module).train()
     outputs = [leaf for leaf in leaves(module(*example.args, **example.kwargs)) if leaf.requires_grad]
-    torch.stack([leaf.float().pow(2).mean() for leaf in outputs]).sum().backward()
+    # What stands for a mask, such as -3e38, has no square.
+    torch.stack([leaf.float().clamp(-1e6, 1e6).pow(2).mean() for leaf in outputs]).sum().backward()
     gradients = [parameter.grad for parameter in module.parameters()]
     finite = all(bool(gradient.isfinite().all()) for gradient in gradients if gradient is not None)
     without = sum(gradient is None for gradient in gradients)
