@@ -51,7 +51,7 @@ VIDEO: dict[str, tuple[int, int]] = {  # frames, size of each
     "mvit_v2_s": (16, 224),
     "r2plus1d_18": (8, 32),
     "r3d_18": (8, 32),
-    "s3d": (16, 64),
+    "s3d": (16, 224),
     "swin3d_t": (4, 64),
 }
 DETECTION = {
