@@ -87,10 +87,28 @@ def test_an_autocast_that_is_on_is_kept_and_reported() -> None:
     torch.testing.assert_close(cut(coupling, {}).module(x), model(x))
 
 
-def test_a_name_that_fx_reserves_is_refused() -> None:
-    model = nn.Sequential()
-    model.add_module("graph", nn.Linear(2, 2))
-    with pytest.raises(CaptureError, match=r"Sequential\.graph has a name that torch\.fx reserves"):
+@pytest.mark.parametrize("name", ["graph", "code", "meta", "_code", "recompile", "to_folder", "_title", "_run"])
+def test_a_name_that_fx_reserves_is_refused_at_the_root_alone(name: str) -> None:
+    model, x = nn.Sequential(), torch.randn(3, 2)
+    model._modules[name] = nn.Linear(2, 2)
+    with pytest.raises(CaptureError, match=rf"Sequential\.{name} has a name that torch\.fx reserves"):
+        capture(model, x)
+    wrapped = nn.Sequential(model)
+    done = cut(couple(wrapped, x), {}).module
+    assert list(done.state_dict()) == [f"0.{name}.weight", f"0.{name}.bias"]
+    torch.testing.assert_close(done(x), wrapped(x))
+
+
+def test_a_reserved_name_under_which_nothing_is_read_is_free() -> None:
+    model, x = nn.Sequential(), torch.randn(3, 2)
+    model.add_module("meta", nn.ReLU())
+    assert torch.equal(cut(couple(model, x), {}).module(x), x.relu())
+
+
+def test_a_word_of_python_is_refused_as_a_name() -> None:
+    model = nn.Sequential(nn.ModuleDict({"in": nn.Linear(2, 2)}))
+    model.forward = lambda x: model[0]["in"](x)  # type: ignore[method-assign]
+    with pytest.raises(CaptureError, match="named in, words of Python"):
         capture(model, torch.zeros(2, 2))
 
 

@@ -1,6 +1,7 @@
 """A model as a graph of ATen operators, by torch.export, with its tensors shared and its modes restored."""
 
 import io
+import keyword
 import traceback
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,6 +26,8 @@ from penjing.workload.modes import preserved, preserved_randomness
 
 _WRAPPERS = {"DataParallel": "module", "DistributedDataParallel": "module", "OptimizedModule": "_orig_mod"}
 _RESERVED = ("graph", "code")
+# What a graph and the module that runs it call things of their own: no tensor can be read under these names.
+_TAKEN = frozenset(dir(fx.GraphModule({}, fx.Graph()))) | {"_call_signature", "_compile", "_run", "_title", "self"}
 
 
 @dataclass(frozen=True)
@@ -169,7 +172,7 @@ def capture(model: nn.Module, example: Any, dynamic_shapes: Any = None) -> Captu
             raise CaptureError(f"the model is wrapped in {kind}; pass its .{inner}, and wrap what comes back")
     for name in _RESERVED:
         if name in {**model._modules, **model._parameters, **model._buffers}:
-            raise CaptureError(f"{type(model).__name__}.{name} has a name that torch.fx reserves for itself; rename it")
+            raise _reserved(model, name)
     if dynamic_shapes is not None:
         return _captured(model, example, _each_shape(model, example, dynamic_shapes))
     free = example.with_batch(2) if example.batch_size == 1 else example
@@ -180,6 +183,13 @@ def capture(model: nn.Module, example: Any, dynamic_shapes: Any = None) -> Captu
             raise
         captured = _captured(model, example, None)
         return replace(captured, fixed_batch=first_line(problem.__cause__ or problem).rstrip("."))
+
+
+def _reserved(model: nn.Module, name: str) -> CaptureError:
+    return CaptureError(
+        f"{type(model).__name__}.{name} has a name that torch.fx reserves for itself at the root of a graph; rename "
+        "it, or capture nn.Sequential(model), where it is no longer at the root"
+    )
 
 
 def _depends_on_values(problem: BaseException | None) -> bool:
@@ -263,11 +273,22 @@ def _captured(model: nn.Module, example: ExampleInputs, dynamic_shapes: Sequence
                 program = torch.export.export(flat, tuple(leaves), dynamic_shapes=shapes, strict=False)
         except Exception as problem:  # torch.export raises whatever the model's own code raises
             raise CaptureError(_explain(model, problem)) from problem
-    exported = program.module(check_guards=False)
+    try:
+        exported = program.module(check_guards=False)
+    except SyntaxError as problem:  # torch.fx writes names into Python code as they are
+        words = {word for name, _ in model.named_modules() for word in name.split(".")}
+        words |= {name.rpartition(".")[2] for name in {**dict(model.named_parameters()), **dict(model.named_buffers())}}
+        found = ", ".join(sorted(filter(keyword.iskeyword, words)))
+        raise CaptureError(
+            f"{type(model).__name__} has modules or tensors named {found}, words of Python that a graph cannot read; "
+            "rename them"
+        ) from problem
     inline_wrappers(exported)
     assert flat.returned.structure is not None
     signature = Signature.of(model, example, flat.returned.structure)
     graph, attributes = _unwrapped(exported, signature)
+    for name in sorted({target.partition(".")[0] for target in attributes} & _TAKEN):
+        raise _reserved(model, name)
     module = fx.GraphModule(attributes, graph, class_name=type(model).__name__)
     return Captured(
         module=module,
