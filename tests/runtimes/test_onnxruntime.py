@@ -38,7 +38,7 @@ def test_opset_and_names(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"thread": 1}, "threads, inter_op_threads, graph_optimization, providers"),
+        ({"thread": 1}, "threads, inter_op_threads, graph_optimization, precision, providers"),
         ({"threads": 0}, "threads=0"),
         ({"threads": True}, "threads=True"),
         ({"graph_optimization": "max"}, "disable, basic, extended, all"),
@@ -62,7 +62,7 @@ def test_an_operator_without_translation_is_named(tmp_path: Path) -> None:
 def test_a_missing_package_is_named_with_its_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "onnxruntime" else found(name))
-    with pytest.raises(RuntimeUnavailable, match=r"pip install .*onnxruntime"):
+    with pytest.raises(RuntimeUnavailable, match=r"lacks onnxruntime.*pip install 'penjing'"):
         export(nn.Linear(2, 2), torch.zeros(1, 2), tmp_path / "a")
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 import penjing.techniques.quantize.ops  # noqa: F401 - defines torch.ops.penjing
 from penjing.errors import ArtifactError
 from penjing.runtimes import export
-from penjing.runtimes.agreement import TOLERANCE_QUANTIZED, rms_difference
+from penjing.runtimes.agreement import TOLERANCE_RMS, rms_difference
 
 
 class Int8Linear(nn.Module):
@@ -57,7 +57,7 @@ def test_the_looser_rule_still_refuses_another_model(tmp_path: Path, monkeypatch
     calls = iter(range(100))
 
     def forward(x: Tensor) -> Tensor:  # the simulation moves after it was captured
-        grows = 1 + 2 * TOLERANCE_QUANTIZED if not torch.compiler.is_exporting() and next(calls) else 1.0
+        grows = 1 + 2 * TOLERANCE_RMS["int8"] if not torch.compiler.is_exporting() and next(calls) else 1.0
         return Int8Linear.forward(model, x) * grows
 
     monkeypatch.setattr(model, "forward", forward)

@@ -3,7 +3,11 @@
 `export` writes and checks, `load` opens. A runtime is one file and one call of `register_runtime`.
 """
 
+from penjing.runtimes import eager as eager
+from penjing.runtimes import executorch as executorch
+from penjing.runtimes import inductor as inductor
 from penjing.runtimes import onnxruntime as onnxruntime
+from penjing.runtimes import openvino as openvino
 from penjing.runtimes.agreement import difference
 from penjing.runtimes.base import (
     RUNTIMES,
@@ -14,6 +18,7 @@ from penjing.runtimes.base import (
     Session,
     find_runtime,
     load,
+    missing,
     register_runtime,
 )
 from penjing.runtimes.exporting import export
@@ -33,5 +38,6 @@ __all__ = [
     "export",
     "find_runtime",
     "load",
+    "missing",
     "register_runtime",
 ]

@@ -1,7 +1,8 @@
 """Whether a deployed file computes what the model computes."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -15,7 +16,8 @@ from penjing.runtimes.signature import Array, to_numpy
 TOLERANCE = 1e-4
 _MASKED = 1e30
 TOLERANCE_HALF = 1e-2  # float16 keeps 11 bits
-TOLERANCE_QUANTIZED = 0.05
+TOLERANCE_RMS = {"fp16": 0.01, "bf16": 0.05, "int8": 0.05}
+"""By the format of the arithmetic: bfloat16 keeps 8 bits, and each product of a deep model rounds once more."""
 
 
 def difference(expected: Array, actual: Array) -> float:
@@ -75,16 +77,31 @@ def reference(flat: Flat, inputs: Sequence[Tensor]) -> tuple[list[Array], Node]:
     return arrays, returns
 
 
+def arithmetic(program: Program, options: Mapping[str, Any]) -> str:
+    """The coarsest number format that a deployed program computes in: fp32, fp16, bf16 or int8."""
+    return "int8" if uses_quantized_operators(program.exported) else str(options.get("precision", "fp32"))
+
+
 def compare(
-    flat: Flat, inputs: Sequence[Tensor], returns: Node, program: Program, run: Run, tolerance: float | None, what: str
+    flat: Flat,
+    inputs: Sequence[Tensor],
+    returns: Node,
+    program: Program,
+    run: Run,
+    *,
+    numbers: str,
+    tolerance: float | None,
+    what: str,
 ) -> None:
-    """Run file and model on the same inputs; raises ArtifactError with the output, the difference and the limit."""
+    """Run file and model on the same inputs; raises ArtifactError with the output, the difference and the limit.
+
+    numbers: the format of the arithmetic, as `arithmetic` gives it.
+    """
     expected, structure = reference(flat, inputs)
     at = f"on inputs of shapes {', '.join(str(list(tensor.shape)) for tensor in inputs)}"
     if structure != returns:
         raise WorkloadError(f"the structure or a plain value of the model's output changes {at}; return tensors only")
     actual = run([to_numpy(leaf, spec.name) for leaf, spec in zip(inputs, program.inputs, strict=True)])
-    quantized = uses_quantized_operators(program.exported)
     for name, want, got in zip(program.outputs, expected, actual, strict=True):
         if want.shape != got.shape or want.dtype != got.dtype:
             raise ArtifactError(
@@ -92,19 +109,20 @@ def compare(
                 f"{list(want.shape)}; make the model treat all batch sizes "
                 "alike, or fix the sizes with dynamic_shapes={}"
             )
-        found, default, unit = _disagreement(want, got, quantized)
+        found, default, unit = _disagreement(want, got, numbers)
         limit = default if tolerance is None else tolerance
         if not found <= limit:  # also true for NaN
             raise ArtifactError(
                 f"{what}: {name} differs from the model by {found:.2g} {unit} {at}, more than the tolerance "
-                f"{limit:.2g}; pass a larger tolerance= if that is acceptable, or less graph optimisation in options="
+                f"{limit:.2g} for {numbers}; pass a larger tolerance= if that is acceptable, or less graph "
+                "optimisation or more precision in options="
             )
 
 
-def _disagreement(want: Array, got: Array, quantized: bool) -> tuple[float, float, str]:
+def _disagreement(want: Array, got: Array, numbers: str) -> tuple[float, float, str]:
     """Give the difference, its default limit, and what it is a share of."""
     if want.dtype.kind != "f":
-        return float(np.mean(want != got)) if want.size else 0.0, 0.0, "of its entries"
-    if quantized:
-        return rms_difference(want, got), TOLERANCE_QUANTIZED, "of its root mean square"
+        return float(np.mean(want != got)) if want.size else 0.0, TOLERANCE_RMS.get(numbers, 0.0), "of its entries"
+    if numbers in TOLERANCE_RMS:
+        return rms_difference(want, got), TOLERANCE_RMS[numbers], "of its root mean square"
     return difference(want, got), TOLERANCE_HALF if want.dtype == np.float16 else TOLERANCE, "of its largest magnitude"

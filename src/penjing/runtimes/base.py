@@ -5,6 +5,7 @@ else is the same for all of them and happens here and in `exporting`: reading th
 numbers, giving back what the model returned.
 """
 
+import importlib.util
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from torch import Tensor
 
 from penjing.errors import ArtifactError, RuntimeUnavailable
 from penjing.runtimes.nesting import Node, rebuild
+from penjing.runtimes.options import Option
 from penjing.runtimes.signature import Array, Input, Signature
 from penjing.storage import Manifest, read_manifest
 
@@ -41,16 +43,32 @@ class Runtime(Protocol):
         """Name at the front door and in manifests."""
         ...
 
-    def missing(self) -> str | None:
-        """Say how to install the packages that are missing; None when there are none."""
+    @property
+    def summary(self) -> str:
+        """One line: the files it writes and what it can accelerate."""
+        ...
+
+    @property
+    def packages(self) -> tuple[str, ...]:
+        """Packages it needs; the first is the one whose version tells what it can do."""
+        ...
+
+    @property
+    def extra(self) -> str:
+        """What is installed for it: "penjing[openvino]"."""
+        ...
+
+    @property
+    def known(self) -> Mapping[str, Option]:
+        """Options that it takes; `threads` and `precision` are among them in all runtimes."""
         ...
 
     def options(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        """Complete session options with defaults; raises RuntimeUnavailable for one that is unknown or impossible."""
+        """Complete the options with defaults; raises RuntimeUnavailable for one that is unknown or impossible."""
         ...
 
-    def export(self, program: Program, folder: Path) -> None:
-        """Write the program into a folder, the same bytes each time; an operator it lacks is a RuntimeUnavailable."""
+    def export(self, program: Program, folder: Path, options: Mapping[str, Any]) -> None:
+        """Write the program into a folder; an operator that it lacks is a RuntimeUnavailable that names it."""
         ...
 
     def load(self, folder: Path, options: Mapping[str, Any]) -> Run:
@@ -73,9 +91,16 @@ def find_runtime(name: str) -> Runtime:
     if name not in RUNTIMES:
         known = ", ".join(repr(known) for known in sorted(RUNTIMES))
         raise RuntimeUnavailable(f"runtime={name!r} is unknown; use one of {known}")
-    if remedy := RUNTIMES[name].missing():
-        raise RuntimeUnavailable(f"runtime {name!r} is not installed; {remedy}")
+    if absent := missing(RUNTIMES[name]):
+        raise RuntimeUnavailable(
+            f"runtime {name!r} lacks {', '.join(absent)} here; pip install '{RUNTIMES[name].extra}' brings it"
+        )
     return RUNTIMES[name]
+
+
+def missing(runtime: Runtime) -> list[str]:
+    """Packages of a runtime that are not installed."""
+    return [package for package in runtime.packages if importlib.util.find_spec(package) is None]
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from penjing.errors import WorkloadError
-from penjing.runtimes.agreement import compare, reference
+from penjing.runtimes.agreement import arithmetic, compare, reference
 from penjing.runtimes.base import Artifact, Program, find_runtime
 from penjing.runtimes.capture import Flat, at_least_two, batch_sizes, capture, free_dimensions, with_batch
 from penjing.runtimes.nesting import Node
@@ -57,12 +57,22 @@ def export(
         flat = Flat(model, signature)
         _, returns = reference(flat, leaves)
         program = capture(flat, signature, leaves, free, returns, one_batch=dynamic_shapes is None)
+        numbers = arithmetic(program, session_options)
         with atomic_folder(path) as temporary:
-            target.export(program, temporary)
+            target.export(program, temporary, session_options)
             run = target.load(temporary, session_options)
             for size in batch_sizes(program, leaves, free):
                 inputs = leaves if size is None else with_batch(leaves, free, size)
-                compare(flat, inputs, returns, program, run, tolerance, f"{runtime} file for {path}")
+                compare(
+                    flat,
+                    inputs,
+                    returns,
+                    program,
+                    run,
+                    numbers=numbers,
+                    tolerance=tolerance,
+                    what=f"{runtime} file for {path}",
+                )
             write_manifest(temporary, _manifest(program, signature, returns, runtime, session_options))
     return Artifact.open(path)
 

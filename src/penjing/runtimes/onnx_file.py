@@ -1,0 +1,84 @@
+"""A captured program as an .onnx file: what several runtimes read (opset 20, weights inside up to 1.5 GB).
+
+Int8 models are in the QDQ form: QuantizeLinear and DequantizeLinear around float operators, with int8 weights, which
+runtimes fuse into integer kernels when they load the file.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from penjing.errors import RuntimeUnavailable, first_line
+from penjing.runtimes.base import Program
+from penjing.runtimes.capture import uses_quantized_operators
+from penjing.runtimes.onnx_operators import translations
+from penjing.runtimes.quiet import quiet
+from penjing.runtimes.where import layer_of
+
+if TYPE_CHECKING:
+    import onnx_ir
+
+OPSET = 20
+_LARGEST_SINGLE_FILE = 1_500_000_000  # protobuf ends at 2 GiB
+
+
+def write_onnx(program: Program, path: Path) -> None:
+    """Write the program, the same bytes each time; weights of more than 1.5 GB go beside the file, as <name>.data.
+
+    Raises RuntimeUnavailable that names the operator, and its layer, that ONNX cannot express.
+    """
+    import onnx_ir
+
+    with quiet():
+        model = _convert(program)
+    _strip(model)
+    weights = [value.const_value for value in model.graph.initializers.values() if value.const_value is not None]
+    too_large = sum(weight.nbytes for weight in weights) > _LARGEST_SINGLE_FILE
+    onnx_ir.save(model, path, external_data=f"{path.name}.data" if too_large else None)
+
+
+def _convert(program: Program) -> "onnx_ir.Model":
+    try:
+        converted = torch.onnx.export(
+            program.exported,
+            dynamo=True,
+            verbose=False,
+            opset_version=OPSET,
+            input_names=[spec.name for spec in program.inputs],
+            output_names=list(program.outputs),
+            custom_translation_table=_translations(program.exported),
+        )
+    except Exception as error:  # the exporter raises many kinds, all of which mean the same here
+        reason = first_line(error.__cause__ or error)
+        raise RuntimeUnavailable(
+            f"the model cannot be written as ONNX (opset {OPSET}): {reason}{layer_of(program.exported, reason)}; "
+            "replace the operator, or use another runtime"
+        ) from error
+    assert converted is not None  # only an export of the old kind returns None
+    return converted.model
+
+
+def _translations(exported: torch.export.ExportedProgram) -> dict[Callable[..., Any], Callable[..., Any]]:
+    """How operators are written that the exporter does not know; those of quantisation only where there are some."""
+    table = translations(exported)
+    if uses_quantized_operators(exported):
+        from penjing.techniques.quantize import onnx as quantized
+
+        table |= quantized.translations()
+    return table
+
+
+def _strip(model: "onnx_ir.Model") -> None:
+    """Drop what the exporter notes down for debugging: source lines and paths of the machine that exported."""
+    model.metadata_props.clear()
+    graphs: list[onnx_ir.Graph | onnx_ir.Function] = [model.graph, *model.functions.values()]
+    for graph in graphs:
+        graph.metadata_props.clear()
+        for node in graph.all_nodes():
+            node.metadata_props.clear()
+            for value in node.outputs:
+                value.metadata_props.clear()
+    for value in (*model.graph.inputs, *model.graph.initializers.values()):
+        value.metadata_props.clear()

@@ -1,0 +1,87 @@
+"""OpenVINO: the model as model.xml and model.bin, compiled for the processor when it is loaded.
+
+The precision is always set: left alone, OpenVINO runs a float32 model in bfloat16 wherever the processor has it, which
+is faster and loses digits without a word.
+"""
+
+import re
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+from penjing.errors import RuntimeUnavailable, first_line
+from penjing.runtimes.base import Program, Run, register_runtime
+from penjing.runtimes.onnx_file import write_onnx
+from penjing.runtimes.options import PRECISIONS, Option, complete
+from penjing.runtimes.quiet import mute
+from penjing.runtimes.signature import Array
+
+FILE = "model.xml"
+_TYPES = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
+
+
+class OpenVino:
+    """Options: threads, precision (fp32, bf16, fp16: the format of the arithmetic), hint (latency or throughput)."""
+
+    name = "openvino"
+    summary = "model.xml + model.bin; fp32, bf16, fp16 and int8 on Intel, AMD and Arm processors"
+    packages = ("openvino", "onnx", "onnxscript")
+    extra = "penjing[openvino]"
+    known: ClassVar[Mapping[str, Option]] = {
+        "threads": Option(1),
+        "precision": Option("fp32", PRECISIONS, worth_trying=("fp32", "bf16", "fp16")),
+        "hint": Option("latency", ("latency", "throughput")),
+    }
+
+    def options(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        return complete(self.name, given, self.known)
+
+    def export(self, program: Program, folder: Path, options: Mapping[str, Any]) -> None:
+        import openvino
+
+        with tempfile.TemporaryDirectory() as temporary:
+            onnx = Path(temporary) / "model.onnx"
+            write_onnx(program, onnx)
+            try:
+                with mute():
+                    model = openvino.convert_model(onnx)
+            except Exception as error:  # the converter raises many kinds
+                raise RuntimeUnavailable(
+                    f"openvino {openvino.__version__} cannot convert the model: {first_line(error)}; replace the "
+                    "operator, or use another runtime"
+                ) from error
+            model.set_friendly_name("model")
+            for i, operation in enumerate(model.get_ordered_ops()):  # its own names count what the process has made
+                if re.fullmatch(r"[A-Za-z]+_\d+", operation.get_friendly_name()):
+                    operation.set_friendly_name(f"{operation.get_type_name()}_{i}")
+            openvino.save_model(model, folder / FILE, compress_to_fp16=options["precision"] == "fp16")
+
+    def load(self, folder: Path, options: Mapping[str, Any]) -> Run:
+        import openvino
+
+        complete = self.options(options)
+        core = openvino.Core()
+        settings = {
+            "INFERENCE_PRECISION_HINT": _TYPES[complete["precision"]],
+            "INFERENCE_NUM_THREADS": complete["threads"],
+            "PERFORMANCE_HINT": complete["hint"].upper(),
+            "NUM_STREAMS": 1,
+            "ENABLE_CPU_PINNING": False,  # cores are the caller's to choose; what is measured is pinned around it
+        }
+        try:
+            request = core.compile_model(folder / FILE, "CPU", settings).create_infer_request()
+        except Exception as error:  # RuntimeError with a stack of its own
+            raise RuntimeUnavailable(
+                f"openvino {openvino.__version__} cannot run {folder / FILE}: {first_line(error)}; export the model "
+                "again with the versions installed here"
+            ) from error
+
+        def run(arrays: Sequence[Array]) -> list[Array]:
+            request.infer(arrays, share_inputs=True)
+            return [output.data.copy() for output in request.output_tensors]
+
+        return run
+
+
+register_runtime(OpenVino())
