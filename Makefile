@@ -35,7 +35,7 @@ $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet -c constraints.txt torch
 	$(BIN)/pip install --quiet -c constraints.txt --no-deps torchvision timm  # models to test with, beside any build of torch
-	$(BIN)/pip install --quiet -c constraints.txt -e '.[dev,hf,vision]'
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[dev,hf,vision,openvino,executorch]'
 	touch $(READY)
 
 clean:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from penjing.measuring import Latency as Latency
     from penjing.measuring import measure as measure
     from penjing.optimizing import Run as Run
+    from penjing.optimizing import apply as apply
     from penjing.optimizing import optimize as optimize
     from penjing.planning import Sensitivity as Sensitivity
     from penjing.planning import sensitivity as sensitivity
@@ -39,7 +40,6 @@ if TYPE_CHECKING:
     from penjing.structure import couple as couple
     from penjing.structure import remap_optimizer as remap_optimizer
     from penjing.techniques import Outcome as Outcome
-    from penjing.techniques import apply as apply
     from penjing.techniques import restore as restore
     from penjing.verdict import Verdict as Verdict
     from penjing.verdict import judge as judge
@@ -52,7 +52,7 @@ if TYPE_CHECKING:
 _HOME = {
     "penjing.errors": ("PenjingError",),
     "penjing.measuring": ("Latency", "measure"),
-    "penjing.optimizing": ("Run", "optimize"),
+    "penjing.optimizing": ("Run", "apply", "optimize"),
     "penjing.planning": ("Sensitivity", "sensitivity"),
     "penjing.profiling": ("Profile", "profile"),
     "penjing.recipe": (
@@ -70,7 +70,7 @@ _HOME = {
     ),
     "penjing.runtimes": ("Artifact", "Session", "export", "load"),
     "penjing.structure": ("Coupling", "couple", "remap_optimizer"),
-    "penjing.techniques": ("Outcome", "apply", "restore"),
+    "penjing.techniques": ("Outcome", "restore"),
     "penjing.verdict": ("Verdict", "judge"),
     "penjing.workload": ("Workload", "accuracy", "dataset", "metrics", "without"),
 }

@@ -98,10 +98,11 @@ def workload():
 def test_runtimes(penjing_says: Penjing, penjing_json: PenjingJson) -> None:
     code, data = penjing_json("runtimes")
     assert code == 0
-    assert {"name": "onnxruntime", "installed": True, "remedy": None} in data
+    assert {(row["name"], row["installed"], row["remedy"]) for row in data} >= {("onnxruntime", True, None)}
+    assert all(row["version"] and "precision" in row["options"] for row in data if row["installed"])
     code, out, _ = penjing_says("runtimes")
     assert code == 0
-    assert "onnxruntime      installed" in out
+    assert "onnxruntime  1." in out
 
 
 def test_apply(penjing_says: Penjing, penjing_json: PenjingJson, home: Path, tmp_path: Path) -> None:

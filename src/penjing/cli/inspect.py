@@ -1,4 +1,4 @@
-"""`profile`, `couple`, `runtimes`: look, change nothing."""
+"""`profile`, `couple`: look, change nothing."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -16,7 +16,6 @@ def register(app: typer.Typer) -> None:
     """Add the commands of this file."""
     app.command("profile")(profile_command)
     app.command("couple")(couple_command)
-    app.command("runtimes")(runtimes_command)
 
 
 def profile_command(workload: WorkloadFile, as_json: Json = False) -> None:
@@ -84,15 +83,3 @@ def coupling_data(coupling: "Coupling") -> dict[str, Any]:
         for group in coupling.groups
     ]
     return {"groups": groups, "frozen": [asdict(part) for part in coupling.frozen], "unknown": dict(coupling.unknown)}
-
-
-def runtimes_command(as_json: Json = False) -> None:
-    """List the runtimes: which are installed, and how to install the rest."""
-    from penjing.runtimes import RUNTIMES
-
-    rows = {name: runtime.missing() for name, runtime in sorted(RUNTIMES.items())}
-    if as_json:
-        print_json([{"name": name, "installed": remedy is None, "remedy": remedy} for name, remedy in rows.items()])
-        return
-    for name, remedy in rows.items():
-        console.print(f"{name:<16} {'installed' if remedy is None else remedy}", markup=False, highlight=False)

@@ -26,7 +26,6 @@ _CONVOLUTIONS = {
     aten.conv3d.default,
     aten.convolution.default,
 }
-_GROUPS = {aten.convolution.default: 8}
 _PRODUCTS = {aten.linear.default, aten.matmul.default, aten.bmm.default, aten.mm.default, aten.addmm.default}
 _ATTENTION = {aten.scaled_dot_product_attention.default}
 _FREE = {"view", "reshape", "flatten", "unflatten", "squeeze", "unsqueeze", "dropout", "alias", "detach", "contiguous"}
@@ -70,28 +69,35 @@ def _terms(node: fx.Node, shapes: Mapping[str, Shapes]) -> dict[str, float]:
         return {}
     family = "reducing" if name in _REDUCING else "elementwise"
     read = sum(map(math.prod, inputs))
+    if len(output) > 2:
+        family += _alignment(output[1])
     return {f"{family}.mb": (read + math.prod(output)) * FLOAT_BYTES / 1e6, f"{family}.calls": 1.0}
 
 
 def _convolution(node: fx.Node, output: Shape, inputs: list[Shape]) -> dict[str, float]:
     x, weight = inputs[:2]
-    groups = int(_argument(node, _GROUPS.get(node.target, 6), "groups", 1))
+    groups = int(_argument(node, 8 if node.target is aten.convolution.default else 6, "groups", 1))
     filters, per_group, *kernel = weight
     positions = output[0] * math.prod(output[2:])
     taps = math.prod(kernel)
     if groups > 1:
         family = "depthwise" if per_group == 1 else "grouped"
-        macs = {f"{family}.macs/{b}": positions * taps * per_group * _up(filters, b) for b in BLOCKS}
     else:
         family = "pointwise" if taps == 1 else "convolution"
-        macs = {f"{family}.macs/{b}": positions * taps * _up(per_group, b) * _up(filters, b) for b in BLOCKS}
-        macs |= {f"{family}.macs/out{b}": positions * taps * per_group * _up(filters, b) for b in BLOCKS[2:]}
+    family += _alignment(x[1], filters)
+    macs = {f"{family}.macs/{b}": positions * taps * per_group * _up(filters, b) for b in BLOCKS}
     return {name: value / 1e6 for name, value in macs.items()} | {
         f"{family}.in_mb": math.prod(x) * FLOAT_BYTES / 1e6,
         f"{family}.out_mb": math.prod(output) * FLOAT_BYTES / 1e6,
         f"{family}.weight_mb": math.prod(weight) * FLOAT_BYTES / 1e6,
         f"{family}.calls": 1.0,
     }
+
+
+def _alignment(*widths: int) -> str:
+    """The largest of 4, 8 and 16 that divides all widths, as a suffix: kernels for blocks take no others."""
+    shared = math.gcd(16, *widths)
+    return f"@{shared}" if shared >= 4 else ""
 
 
 def _product(output: Shape, inputs: list[Shape]) -> dict[str, float]:

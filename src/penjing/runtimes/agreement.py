@@ -109,7 +109,7 @@ def compare(
                 f"{list(want.shape)}; make the model treat all batch sizes "
                 "alike, or fix the sizes with dynamic_shapes={}"
             )
-        found, default, unit = _disagreement(want, got, numbers)
+        found, default, unit = disagreement(want, got, numbers)
         limit = default if tolerance is None else tolerance
         if not found <= limit:  # also true for NaN
             raise ArtifactError(
@@ -119,7 +119,7 @@ def compare(
             )
 
 
-def _disagreement(want: Array, got: Array, numbers: str) -> tuple[float, float, str]:
+def disagreement(want: Array, got: Array, numbers: str) -> tuple[float, float, str]:
     """Give the difference, its default limit, and what it is a share of."""
     if want.dtype.kind != "f":
         return float(np.mean(want != got)) if want.size else 0.0, TOLERANCE_RMS.get(numbers, 0.0), "of its entries"

@@ -11,9 +11,8 @@ import torch
 
 from penjing.errors import ArtifactError, RuntimeUnavailable
 from penjing.runtimes.base import Program, Run, register_runtime
-from penjing.runtimes.capture import uses_quantized_operators
 from penjing.runtimes.options import Option, complete
-from penjing.runtimes.rewrite import in_precision, plain_module
+from penjing.runtimes.rewrite import drop_notes, in_precision, plain_module
 from penjing.runtimes.signature import Array
 from penjing.runtimes.torch_threads import torch_threads
 from penjing.storage import load_tensors, save_tensors
@@ -39,13 +38,15 @@ class Eager:
     def export(self, program: Program, folder: Path, options: Mapping[str, Any]) -> None:
         from penjing.structure import GraphModel, capture, save_graph
 
-        leaves, _ = program.exported.example_inputs  # type: ignore[misc]
+        leaves, _ = program.exported.example_inputs
         free = tuple(
             {dim: torch.export.Dim.AUTO for dim, size in enumerate(spec.shape) if isinstance(size, str)} or None
             for spec in program.inputs
         )
         try:
-            graph = GraphModel.of(capture(plain_module(program.exported), (tuple(leaves), {}), free))
+            captured = capture(plain_module(program.exported), (tuple(leaves), {}), free)
+            drop_notes(captured.module.graph)
+            graph = GraphModel.of(captured)
             save_graph(graph, folder / GRAPH)
         except ArtifactError as problem:
             raise RuntimeUnavailable(f"torch cannot keep this model as a graph: {problem}") from problem

@@ -129,7 +129,7 @@ def _batches(program: Program, most: int | None) -> tuple[int | None, list[bool]
     split = [bool(spec.shape) and spec.shape[0] == "batch" for spec in program.inputs]
     if not any(split):
         return None, None
-    leaves, _ = program.exported.example_inputs  # type: ignore[misc]
+    leaves, _ = program.exported.example_inputs
     batch = most or len(leaves[split.index(True)])
     by_name = {node.name: node.meta["val"] for node in program.exported.graph.nodes if "val" in node.meta}
     signature = program.exported.graph_signature

@@ -9,10 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from penjing.errors import WorkloadError
+from penjing.errors import ArtifactError, WorkloadError
 from penjing.runtimes.agreement import arithmetic, compare, reference
 from penjing.runtimes.base import Artifact, Program, find_runtime
 from penjing.runtimes.capture import Flat, at_least_two, batch_sizes, capture, free_dimensions, with_batch
+from penjing.runtimes.locate import first_difference
 from penjing.runtimes.nesting import Node
 from penjing.runtimes.signature import Signature
 from penjing.storage import Manifest, atomic_folder, write_manifest
@@ -63,16 +64,12 @@ def export(
             run = target.load(temporary, session_options)
             for size in batch_sizes(program, leaves, free):
                 inputs = leaves if size is None else with_batch(leaves, free, size)
-                compare(
-                    flat,
-                    inputs,
-                    returns,
-                    program,
-                    run,
-                    numbers=numbers,
-                    tolerance=tolerance,
-                    what=f"{runtime} file for {path}",
-                )
+                what = f"{runtime} file for {path}"
+                try:
+                    compare(flat, inputs, returns, program, run, numbers=numbers, tolerance=tolerance, what=what)
+                except ArtifactError as problem:
+                    where = first_difference(flat, program, target, session_options, inputs, numbers)
+                    raise ArtifactError(f"{problem}; {where}") from problem
             write_manifest(temporary, _manifest(program, signature, returns, runtime, session_options))
     return Artifact.open(path)
 

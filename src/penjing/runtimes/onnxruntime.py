@@ -1,4 +1,4 @@
-"""ONNX Runtime: the model as one .onnx file; runs where nothing else does, on processors and, by providers, elsewhere."""
+"""ONNX Runtime: the model as one .onnx file, for any processor and, by its providers, for much else."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

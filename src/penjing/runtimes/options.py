@@ -14,8 +14,9 @@ PRECISIONS = ("fp32", "bf16", "fp16")
 class Option:
     """One setting of a runtime.
 
-    values: what it may be; empty for a whole number of at least 1, None for what the runtime checks itself. worth_trying: what a search goes through.
-    in_file: whether `export` builds it into the files, so that they must be written anew for another value.
+    values: what it may be; empty for a whole number of at least 1, None for what the runtime checks itself.
+    worth_trying: what a search goes through. in_file: whether `export` builds it into the files, so that they must be
+    written anew for another value.
     """
 
     default: Any

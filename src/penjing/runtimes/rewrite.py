@@ -22,7 +22,7 @@ def recapture(
     largest: the most that a free size may be, by its name in `program.inputs`; sizes that are not named have no limit.
     """
     module = plain_module(program.exported)
-    leaves, _ = program.exported.example_inputs  # type: ignore[misc]
+    leaves, _ = program.exported.example_inputs
     most = largest or {}
     free = [
         {
@@ -41,12 +41,17 @@ def plain_module(exported: ExportedProgram) -> fx.GraphModule:
     """Give the program as a module without its guards, and without its notes on dtypes, which a change may break."""
     with quiet():
         module = exported.module(check_guards=False)
-    for node in list(module.graph.nodes):
-        if node.target is torch.ops.aten._assert_tensor_metadata.default:
-            module.graph.erase_node(node)
+    drop_notes(module.graph)
     module.recompile()
     del module.train, module.eval  # torch's own, which refuse any mode: nothing here depends on it
     return module
+
+
+def drop_notes(graph: fx.Graph) -> None:
+    """Take out the notes that a tensor has the dtype which it had when it was traced."""
+    for node in list(graph.nodes):
+        if node.target is torch.ops.aten._assert_tensor_metadata.default:
+            graph.erase_node(node)
 
 
 def in_precision(precision: str) -> Callable[[fx.GraphModule], nn.Module]:

@@ -25,6 +25,7 @@ from penjing.recipe import (
     Target,
     as_recipe,
 )
+from penjing.recipe.target import target_named
 from penjing.techniques import depth, prune, quantize, sparsify
 from penjing.techniques.outcome import Outcome, read_outcome
 from penjing.techniques.prune import lossless
@@ -79,6 +80,10 @@ def apply(
     "graph" goes straight to the rewritten graph. resume_dir keeps the state after each step, so that an interrupted
     call goes on where it stopped.
 
+    runtime: the name of a runtime, or a Target. PruneChannels then takes widths that pay there (round_to="auto"), and
+    of="latency" counts its milliseconds: narrower versions of the model are timed on this machine, once, which takes a
+    minute or so.
+
     Raises RecipeError before any work if a step is unknown, out of order, or lacks the data it needs.
 
     >>> import torch, penjing as pj
@@ -98,11 +103,6 @@ def apply(
         workload, original, example = None, workload_or_model, ExampleInputs.of(example_inputs)
     else:
         raise RecipeError(f"apply: got {type(workload_or_model).__name__}; pass a Workload or an nn.Module")
-    if isinstance(runtime, str):
-        raise RecipeError(
-            f"apply: runtime={runtime!r} is a name; give a Target (penjing.recipe.Target), or leave it out and choose "
-            "widths with round_to="
-        )
     if prefer not in ("module", "graph"):
         raise RecipeError(f"apply: prefer={prefer!r} is unknown; use 'module' or 'graph'")
     check(steps, workload)
@@ -111,7 +111,13 @@ def apply(
     place = torch.device(device) if device is not None else None
     folder = Path(resume_dir) if resume_dir is not None else None
     consume = consume and not any(isinstance(step, Finetune) and step.distill for step in steps)
-    context = Context(workload, original, runtime, seed, place, prefer, progress, folder, consume)
+    target: Target | None
+    if isinstance(runtime, str):
+        make = target_named(runtime)
+        target = make(original, example, progress) if any(map(_asks_the_machine, steps)) else None
+    else:
+        target = runtime
+    context = Context(workload, original, target, seed, place, prefer, progress, folder, consume)
     done, state = _resumed(steps, original, example, context)
     if done == 0 and not consume:
         state = replace(state, model=copy_pruned(original))
@@ -123,6 +129,11 @@ def apply(
         if folder is not None:
             _outcome(state, Recipe(steps.steps[: i + 1])).save(folder / f"after-{i}")
     return _outcome(state, steps)
+
+
+def _asks_the_machine(step: Step) -> bool:
+    """Whether a step needs to know what widths cost in the runtime."""
+    return isinstance(step, PruneChannels) and (step.of == "latency" or step.round_to == "auto")
 
 
 def check(recipe: Recipe, workload: Workload | None) -> None:

@@ -1,6 +1,6 @@
 """What ratios count, and whose they are."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,8 +49,11 @@ class Cliffs:
 
     name: str = "cliffs"
 
-    def width_multiple(self, operator: str) -> int:
-        return 1
+    def latency_of(self, graph: object) -> Callable[[Mapping[str, Any]], float]:
+        return self.latency_ms
+
+    def measured_ms(self, model: nn.Module) -> float:
+        return self.latency_ms(couple(model, torch.zeros(2, 8)).captured.shapes)
 
     def latency_ms(self, shapes: Mapping[str, Any]) -> float:
         widths = [shape[-1] for node, shape in shapes.items() if node.startswith("linear")]
@@ -70,7 +73,9 @@ def test_latency_is_asked_of_the_target_and_lands_on_a_cliff() -> None:
 
 
 def test_latency_without_a_target_is_an_error() -> None:
-    with pytest.raises(RecipeError, match=r"give apply\(..., runtime=\) a Target .* or use of='macs'"):
+    with pytest.raises(
+        RecipeError, match=r"give apply\(..., runtime=\) the name of a runtime, or a Target, or use of='macs'"
+    ):
         apply(network(), PruneChannels(0.5, of="latency"), torch.zeros(2, 8))
 
 

@@ -94,15 +94,16 @@ def cost_of(
     if of is Budget.LATENCY:
         if target is None:
             raise RecipeError(
-                "PruneChannels: of='latency' needs to know the machine: give apply(..., runtime=) a Target whose "
-                "latency_ms(shapes) tells it, or use of='macs'"
+                "PruneChannels: of='latency' needs to know the machine: give apply(..., runtime=) the name of a "
+                "runtime, or a Target, or use of='macs'"
             )
         if not whole:
             raise RecipeError(
                 "PruneChannels: of='latency' has one ratio, since no latency is a sum over groups; "
                 "give ratio= a number, or ratios by pattern with of='macs'"
             )
-        return lambda removed: target.latency_ms(coupling.shapes_after(removed))
+        latency = target.latency_of(captured.module.graph)
+        return lambda removed: latency(coupling.shapes_after(removed))
 
     if of is Budget.CHANNELS:
         born = births_of(coupling, groups)

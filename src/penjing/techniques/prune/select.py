@@ -27,10 +27,14 @@ _LOOKS = 512  # selections whose cost is asked for one by one; a longer line is 
 
 @dataclass(frozen=True)
 class Widths:
-    """What widths are allowed: multiples of `multiple`, at least `least` (or the whole group, if it is smaller)."""
+    """What widths are allowed: multiples of `multiple`, at least `least` (or the whole group, if it is smaller).
+
+    only: the widths that are allowed, ascending, in place of all multiples; None where every one is.
+    """
 
     multiple: int = 1
     least: int = 1
+    only: tuple[int, ...] | None = None
 
     def in_units(self, block: int) -> "Widths":
         """Give the same limits counted in units of `block` channels each.
@@ -45,7 +49,12 @@ class Widths:
 
         >>> Widths(multiple=8).round(11, 16), Widths(multiple=8).round(13, 16), Widths(multiple=8).round(2, 20)
         (8, 16, 8)
+        >>> Widths(only=(4, 12)).round(7, 16), Widths(only=(4, 12)).round(15, 16)
+        (4, 16)
         """
+        if self.only is not None:
+            allowed = [width for width in self.only if self.least <= width < size] + [size]
+            return min(allowed, key=lambda width: (abs(width - wanted), -width))
         lowest = min(size, max(self.multiple, -(-self.least // self.multiple) * self.multiple))
         rounded = int(np.floor(wanted / self.multiple + 0.5)) * self.multiple
         return min(size, max(lowest, rounded))

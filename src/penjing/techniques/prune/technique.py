@@ -7,8 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from penjing.errors import CaptureError
-from penjing.recipe import PruneChannels
-from penjing.structure import Captured, Coupling, Group, capture, couple
+from penjing.recipe import PruneChannels, Target
+from penjing.structure import Captured, Coupling, GraphModel, Group, capture, couple, cut
 from penjing.techniques.prune.attempt import consuming, largest_proven, take_over
 from penjing.techniques.prune.bisect import Attempt
 from penjing.techniques.prune.budget import Pool, check_patterns, cost_of, matches, pools_of
@@ -17,6 +17,7 @@ from penjing.techniques.prune.compensate import install, refit
 from penjing.techniques.prune.ends import ends_of
 from penjing.techniques.prune.evidence import Need, gather
 from penjing.techniques.prune.parts import run_in_parts
+from penjing.techniques.prune.paying import widths_that_pay
 from penjing.techniques.prune.scores import find_score, score_groups
 from penjing.techniques.prune.select import Units, Widths, select
 from penjing.techniques.prune.widths import widths_of
@@ -26,6 +27,9 @@ from penjing.workload import device_of
 
 DEFAULT_MULTIPLE = 8
 _NAMED = 6  # groups named in one row of the log
+_RULES: tuple[int | None, ...] = (None, 4, 8, 16, 32)  # for widths on a target: those that pay, and multiples
+_AIMS = 3  # choices by prediction, each measured, before what is over the budget is taken and told
+_CLOSE = 0.02  # over the budget of a latency, which no measurement tells from it
 _NEARLY = 1.1  # of the parameters left, for the sake of the user's own class
 
 
@@ -60,12 +64,17 @@ def _cut(state: State, step: PruneChannels, context: Context, captured: Captured
 
 @dataclass(frozen=True)
 class _Choice:
-    """The units that are to go, the pools whose budgets they meet, and what was to be said on the way."""
+    """The units that are to go, the pools whose budgets they meet, and what was to be said on the way.
+
+    rule: the number of which the widths are multiples, None for those that pay. lost: the sum of the scores that go.
+    """
 
     coupling: Coupling
     removed: Mapping[str, Units]
     pools: tuple[Pool, ...]
     rows: tuple[LogRow, ...]
+    rule: int | None
+    lost: float = 0.0
 
     def met(self, removed: Mapping[str, Units]) -> bool:
         """Whether some of the units are enough for every budget."""
@@ -90,14 +99,18 @@ def _cut_once(
     state: State, step: PruneChannels, coupling: Coupling, keep: Mapping[str, float], context: Context
 ) -> tuple[State, Mapping[str, float]]:
     """Cut once; give the share that remains of what each pattern's groups cost."""
-    choice = _choose(state, step, coupling, keep, context)
+    if context.target is not None and (step.round_to == "auto" or Budget(step.of) is Budget.LATENCY):
+        choice = _choose_measured(state, step, coupling, keep, context, context.target)
+    else:
+        multiple = DEFAULT_MULTIPLE if step.round_to == "auto" else int(step.round_to or 1)
+        choice = _choose(state, step, coupling, keep, context, multiple)
     if not choice.removed:
         return replace(state, rows=choice.rows), {}
 
     choices = [choice]
 
     def gentler() -> tuple[Coupling, Mapping[str, Units]] | None:
-        safe = _choose(state, step, couple(coupling.captured, eager_safe=True), keep, context)
+        safe = _choose(state, step, couple(coupling.captured, eager_safe=True), keep, context, choice.rule)
         if step.eager_safe or not safe.removed or not safe.as_small(choice):
             return None
         choices.append(safe)
@@ -110,11 +123,51 @@ def _cut_once(
         state, coupling, choice.removed, context.prefer, eager_safe=step.eager_safe, gentler=gentler
     )
     if step.eager_safe and failed and done is not None and not choice.met(done.removed):
-        rest = _choose(state, step, coupling, keep, context, without=failed)
+        rest = _choose(state, step, coupling, keep, context, choice.rule, without=failed)
         second, refused = largest_proven(state, coupling, rest.removed, context.prefer, eager_safe=True)
         done, failed = (second, failed | refused) if second is not None and not refused else (done, failed)
     made = next((each for each in choices if done is not None and each.coupling is done.cut.coupling), choice)
     return _carry_out(replace(state, rows=made.rows), step, made, done, failed, context)
+
+
+def _choose_measured(
+    state: State, step: PruneChannels, coupling: Coupling, keep: Mapping[str, float], context: Context, target: Target
+) -> _Choice:
+    """Choose under each rule for widths, and take what is best by prediction once a measurement has confirmed it.
+
+    A budget of latency is aimed at lower by as much as the prediction was off; the best choice loses the least score.
+    Under any other budget it is the fastest of the two that are predicted to be.
+    """
+    whole = target.measured_ms(GraphModel.of(coupling.captured))
+
+    def share(choice: _Choice) -> float:
+        return target.measured_ms(cut(coupling, choice.removed).module) / whole
+
+    rules = _RULES if step.round_to == "auto" else (int(step.round_to or 1),)
+    choices = [choice for rule in rules if (choice := _choose(state, step, coupling, keep, context, rule)).removed]
+    choices = [choice for choice in choices if choice.met(choice.removed)] or choices
+    if not choices:
+        return _choose(state, step, coupling, keep, context, rules[0])
+    latency = cost_of(coupling, (), Budget.LATENCY, target=target)
+    if Budget(step.of) is not Budget.LATENCY:
+        fastest = sorted(choices, key=lambda choice: latency(choice.removed))[:2]
+        measured, choice = min(((share(each), each) for each in fastest), key=lambda pair: pair[0])
+    else:
+        choice, measured = min(choices, key=lambda choice: choice.lost), 1.0
+        aim = keep
+        for _ in range(_AIMS):
+            measured = share(choice)
+            over = max(measured / wanted for wanted in keep.values())
+            if over <= 1 + _CLOSE:
+                break
+            aim = {pattern: wanted / over for pattern, wanted in aim.items()}
+            nearer = _choose(state, step, coupling, aim, context, choice.rule)
+            choice = nearer if nearer.removed else choice
+    what = (
+        f"latency in {target.name}: {measured * whole:.3g} ms measured of {whole:.3g} ms, {measured:.1%} "
+        f"({latency(choice.removed) / latency({}):.1%} predicted)"
+    )
+    return replace(choice, rows=(*choice.rows, *state.log(step.key, what).rows[-1:]))
 
 
 def _choose(
@@ -123,14 +176,18 @@ def _choose(
     coupling: Coupling,
     keep: Mapping[str, float],
     context: Context,
+    rule: int | None = None,
     without: Collection[str] = (),
 ) -> _Choice:
-    """Choose the units that go, so that every budget is met as well as the widths allow."""
+    """Choose the units that go, so that every budget is met as well as the widths allow.
+
+    rule: the number of which widths are multiples; None for those that pay on the target.
+    """
     groups = tuple(group for group in chosen_groups(coupling, step) if group.name not in without)
     if not groups:
         what = "no group of this model can be cut: " + _why_not(coupling, step)
-        return _Choice(coupling, {}, (), state.log(step.key, what, fell_back=True).rows)
-    state, groups, widths = _allowed(state, step, coupling, groups, context)
+        return _Choice(coupling, {}, (), state.log(step.key, what, fell_back=True).rows, rule)
+    state, groups, widths = _allowed(state, step, coupling, groups, context, rule)
     state, groups = _read(state, step, coupling, groups, context)
     pools = pools_of(coupling, groups, step, keep, context.target)
     scores = _scores(state, step, coupling, pools, context)
@@ -142,15 +199,24 @@ def _choose(
         removed |= chosen.removed
     if not removed:
         what = "nothing removed: the allowed widths leave every group whole"
-        return _Choice(coupling, {}, pools, state.log(step.key, what, fell_back=True).rows)
-    return _Choice(coupling, removed, pools, state.rows)
+        return _Choice(coupling, {}, pools, state.log(step.key, what, fell_back=True).rows, rule)
+    lost = sum(float(scores[name][units].sum()) for name, units in removed.items())
+    return _Choice(coupling, removed, pools, state.rows, rule, lost)
 
 
 def _allowed(
-    state: State, step: PruneChannels, coupling: Coupling, groups: tuple[Group, ...], context: Context
+    state: State,
+    step: PruneChannels,
+    coupling: Coupling,
+    groups: tuple[Group, ...],
+    context: Context,
+    multiple: int | None,
 ) -> tuple[State, tuple[Group, ...], Mapping[str, Widths]]:
     """Find the widths that each group may take, and leave out the groups that have none but their own."""
-    multiple = _multiple(step, context)
+    if multiple is None:
+        latency = cost_of(coupling, groups, Budget.LATENCY, target=context.target)
+        limits = widths_of(coupling, groups, Widths(1, step.min_width))
+        return state, groups, widths_that_pay(groups, latency, limits)
     widths = widths_of(coupling, groups, Widths(multiple, step.min_width))
     stuck = [group.name for group in groups if 1 < widths[group.name].multiple >= group.size]
     if stuck:
@@ -226,14 +292,6 @@ def chosen_groups(coupling: Coupling, step: PruneChannels) -> tuple[Group, ...]:
         and (step.groups is None or matches(group, step.groups))
         and not matches(group, step.exclude)
     )
-
-
-def _multiple(step: PruneChannels, context: Context) -> int:
-    if isinstance(step.round_to, int):
-        return step.round_to
-    if step.round_to is None:
-        return 1
-    return context.target.width_multiple("conv2d") if context.target is not None else DEFAULT_MULTIPLE
 
 
 def _scores(

@@ -47,8 +47,7 @@ def _quantize(module: fx.GraphModule, node: fx.Node, xnnpack: bool) -> fx.Node:
 
 
 def _dequantize(module: fx.GraphModule, node: fx.Node, xnnpack: bool) -> fx.Node:
-    source, scale, zero_point, axis = node.args
-    stored = _value(module, source)
+    stored = _value(module, node.args[0])
     if stored is not None and stored.dtype == torch.int32:  # a bias
         return _real(module, node)
     return _call(module, node, "dequantize", xnnpack)

@@ -1,0 +1,126 @@
+"""The capability table: what each technique is worth in each runtime on this machine, measured and kept.
+
+A factor is the time of the usual network over that of the changed one, both deployed in the same runtime and timed in
+turns. Half the MACs is a factor of 2 only where the runtime has kernels for it; most sparsity patterns have none.
+"""
+
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from penjing.errors import PenjingError
+from penjing.measuring.cache import keep, read_cached
+from penjing.measuring.probes import PROBES, Probe
+from penjing.measuring.statistics import ratio_interval
+from penjing.measuring.timing import bind, time_blocks, undisturbed
+from penjing.runtimes import RUNTIMES, Artifact, Session, export, missing
+from penjing.training import Progress
+
+_CACHED = "capability"
+_SECONDS = 0.4
+
+
+@dataclass(frozen=True)
+class Capability:
+    """How many times faster a pattern made a small network, with the 95 % interval; ideal is what its MACs promise.
+
+    factor is None where it could not be measured, and `why` says so.
+    """
+
+    runtime: str
+    pattern: str
+    factor: float | None
+    low: float | None
+    high: float | None
+    ideal: float
+    why: str = ""
+
+    def to_data(self) -> dict[str, Any]:
+        """Give the row as JSON values."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        if self.factor is None:
+            return f"{self.runtime} {self.pattern}: not measured, {self.why}"
+        return f"{self.runtime} {self.pattern}: {self.factor:.2f}x [{self.low:.2f}, {self.high:.2f}]"
+
+
+def calibrate(
+    runtimes: Sequence[str] | None = None,
+    probes: Iterable[Probe] = PROBES,
+    *,
+    budget_s: float = 270.0,
+    progress: Progress | None = None,
+    clock: Callable[[], float] = time.monotonic,
+) -> tuple[Capability, ...]:
+    """Measure the table for the runtimes named, by default those installed, and keep it in the user's cache.
+
+    The most telling probes come first, of all runtimes in turn; what the budget does not reach is a row that says so.
+    """
+    names = [name for name, runtime in sorted(RUNTIMES.items()) if not missing(runtime)]
+    chosen = names if runtimes is None else list(runtimes)
+    asked = [(name, probe) for probe in probes for name in chosen if _applies(probe, name)]
+    end = clock() + budget_s
+    rows = []
+    for done, (name, probe) in enumerate(asked):
+        if progress is not None:
+            progress.update(done, len(asked), f"{name}: {probe.pattern}")
+        if clock() < end:
+            rows.append(measure_probe(probe, name))
+        else:
+            why = f"the {budget_s:.0f} s were over; calibrate this runtime alone"
+            rows.append(Capability(name, probe.pattern, None, None, None, probe.ideal, why))
+    if progress is not None:
+        progress.update(len(asked), len(asked), "done")
+    table = {(row.runtime, row.pattern): row for row in (*capabilities(), *rows)}
+    keep(_CACHED, [row.to_data() for row in table.values()])
+    return tuple(rows)
+
+
+def capabilities() -> tuple[Capability, ...]:
+    """Read the table of this machine; empty before it was calibrated."""
+    kept = read_cached(_CACHED)
+    return tuple(Capability(**row) for row in kept or ())
+
+
+def factors(rows: Iterable[Capability]) -> Mapping[tuple[str, str], float]:
+    """The measured factors by runtime and pattern."""
+    return {(row.runtime, row.pattern): row.factor for row in rows if row.factor is not None}
+
+
+def measure_probe(probe: Probe, runtime: str) -> Capability:
+    """Deploy both networks of a probe in a runtime and time them in turns."""
+    torch.manual_seed(0)
+    try:
+        usual, changed, x = probe.make()
+        with tempfile.TemporaryDirectory() as folder:
+            options = {} if probe.precision is None else {"precision": probe.precision}
+            artifacts = [
+                export(changed.eval(), x, Path(folder) / "changed", runtime, options=options),
+                export(usual.eval(), x, Path(folder) / "usual", runtime),
+            ]
+            value, low, high = _paired(artifacts, x)
+    except PenjingError as problem:
+        return Capability(runtime, probe.pattern, None, None, None, probe.ideal, str(problem))
+    return Capability(runtime, probe.pattern, value, low, high, probe.ideal)
+
+
+def _paired(artifacts: Sequence[Artifact], x: torch.Tensor) -> tuple[float, float, float]:
+    with undisturbed(1):
+        sessions: list[Session] = [artifact.load() for artifact in artifacts]
+        calls = [bind(session.run, session.feeds(x)) for session in sessions]
+        changed, usual = time_blocks(calls, _SECONDS)
+    value, interval = ratio_interval(np.asarray(usual.cpu_ms), np.asarray(changed.cpu_ms))
+    return value, interval.low, interval.high
+
+
+def _applies(probe: Probe, runtime: str) -> bool:
+    """Whether a runtime has the precision that a probe is about."""
+    values = RUNTIMES[runtime].known["precision"].values or ()
+    return probe.precision is None or probe.precision in values
