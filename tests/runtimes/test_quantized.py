@@ -9,9 +9,13 @@ import torch
 from torch import Tensor, nn
 
 import penjing.techniques.quantize.ops  # noqa: F401 - defines torch.ops.penjing
-from penjing.errors import ArtifactError
-from penjing.runtimes import export
+from penjing.errors import ArtifactError, RuntimeUnavailable
+from penjing.recipe import Quantize
+from penjing.runtimes import RUNTIMES, export
 from penjing.runtimes.agreement import TOLERANCE_RMS, rms_difference
+from penjing.techniques import apply
+from penjing.workload import Workload
+from penjing.workload.samples import ResNet
 
 
 class Int8Linear(nn.Module):
@@ -69,3 +73,22 @@ def test_rms_difference_has_a_closed_form() -> None:
     expected = np.full((2, 8), 2.0, np.float32)
     assert rms_difference(expected, expected * 1.25) == pytest.approx(0.25)
     assert rms_difference(np.zeros(3), np.zeros(3)) == 0.0
+
+
+@pytest.mark.parametrize("runtime", ["openvino", "executorch", "torch"])
+def test_other_runtimes_compute_the_simulation(runtime: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network, x = ResNet((1, 1), (8, 16)).eval(), torch.randn(8, 1, 8, 8)
+    model = apply(Workload(network, x, calibration=[(x,)]), Quantize("int8", method="minmax")).model
+    actual = export(model, x, tmp_path / "a", runtime).load()(x)
+    assert rms_difference(model(x).numpy(), actual.numpy()) < 0.05
+
+
+def test_a_file_of_a_newer_opset_is_refused_with_its_number(tmp_path: Path) -> None:
+    node = onnx.helper.make_node("Relu", ["x"], ["y"])
+    x, y = (onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1]) for name in "xy")
+    graph = onnx.helper.make_graph([node], "g", [x], [y])
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 99)], ir_version=10)
+    onnx.save(model, tmp_path / "model.onnx")
+    with pytest.raises(RuntimeUnavailable, match=r"Opset 99 .*till opset \d+.*export the model again"):
+        RUNTIMES["onnxruntime"].load(tmp_path, {})

@@ -5,6 +5,7 @@ each output has the batch as its dimension 0. Operators that XNNPACK does not ta
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, ClassVar
@@ -13,7 +14,7 @@ import numpy as np
 import torch
 from torch import fx, nn
 
-from penjing.errors import RuntimeUnavailable, first_line
+from penjing.errors import RuntimeUnavailable, ShapeError, first_line
 from penjing.runtimes.base import Program, Run, register_runtime
 from penjing.runtimes.capture import uses_quantized_operators
 from penjing.runtimes.options import Option, complete
@@ -53,8 +54,8 @@ class ExecuTorch:
             from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
             from executorch.exir import to_edge_transform_and_lower
 
-        batch, parts = _batches(program, options["max_batch"])
-        exported = recapture(program, _plain(program), _largest(program, batch))
+        batches = _Batches.of(program, options["max_batch"])
+        exported = recapture(program, _plain(program), _largest(program, batches.largest))
         try:
             with mute():
                 lowered = to_edge_transform_and_lower(exported, partitioner=[XnnpackPartitioner()])
@@ -66,7 +67,7 @@ class ExecuTorch:
                 f"{layer_of(program.exported, str(error))}; replace the operator, or use another runtime"
             ) from error
         (folder / FILE).write_bytes(content)
-        atomic_write(folder / CALL, dump_json({"batch": batch, "parts": parts}, what="the call"))
+        atomic_write(folder / CALL, dump_json(asdict(batches), what="the call"))
 
     def load(self, folder: Path, options: Mapping[str, Any]) -> Run:
         settings = self.options(options)
@@ -85,12 +86,13 @@ class ExecuTorch:
 
         method = _Method(settings["threads"], open_method)
         call = load_json((folder / CALL).read_text("utf-8"))
+        batches = _Batches(call["largest"], tuple(call["inputs"]), call["apart"])
 
         def run(arrays: Sequence[Array]) -> list[Array]:
             # The memory of an output is the method's, and the next call writes over it.
             return [output.numpy().copy() for output in method().execute([torch.from_numpy(a) for a in arrays])]
 
-        return _in_parts(run, call["batch"], call["parts"])
+        return lambda arrays: batches.run(run, arrays)
 
 
 class _Method:
@@ -121,31 +123,51 @@ class _Method:
         self._method, self._seen = self._load(), _Method._changes
 
 
-def _batches(program: Program, most: int | None) -> tuple[int | None, list[bool] | None]:
-    """The largest batch of a file, and which inputs are split when there are more samples; None where that cannot be.
+@dataclass(frozen=True)
+class _Batches:
+    """The largest batch of a file, which inputs carry it, and whether more samples may be run in turns.
 
-    Samples are split where dimension 0 of the outputs, and of some inputs, is the batch, and nothing else is.
+    They may where dimension 0 of every output is the batch. largest is None where no input has a batch.
     """
-    split = [bool(spec.shape) and spec.shape[0] == "batch" for spec in program.inputs]
-    if not any(split):
-        return None, None
-    leaves, _ = program.exported.example_inputs
-    batch = most or len(leaves[split.index(True)])
-    by_name = {node.name: node.meta["val"] for node in program.exported.graph.nodes if "val" in node.meta}
-    signature = program.exported.graph_signature
-    symbols = {
-        str(by_name[str(name)].shape[0])
-        for name, is_split in zip(signature.user_inputs, split, strict=True)
-        if is_split
-    }
-    firsts = [str(by_name[str(name)].shape[:1]) for name in signature.user_outputs]
-    apart = all(first.strip("()[],").replace("torch.Size", "").strip("([])") in symbols for first in firsts)
-    return batch, split if apart else None
+
+    largest: int | None
+    inputs: tuple[bool, ...]
+    apart: bool
+
+    @staticmethod
+    def of(program: Program, most: int | None) -> "_Batches":
+        carry = tuple(spec.shape[:1] == ("batch",) for spec in program.inputs)
+        if not any(carry):
+            return _Batches(None, carry, apart=False)
+        leaves, _ = program.exported.example_inputs
+        signature = program.exported.graph_signature
+        values = {node.name: node.meta["val"] for node in program.exported.graph.nodes if "val" in node.meta}
+        named = zip(signature.user_inputs, carry, strict=True)
+        sizes = {str(values[str(name)].shape[0]) for name, is_carried in named if is_carried}
+        shapes = [values[str(name)].shape for name in signature.user_outputs]
+        apart = all(len(shape) > 0 and str(shape[0]) in sizes for shape in shapes)
+        return _Batches(max(2, most or len(leaves[carry.index(True)])), carry, apart)
+
+    def run(self, run: Run, arrays: Sequence[Array]) -> list[Array]:
+        """Run once, or in turns; raises ShapeError for too many samples that must be run together."""
+        count = next((len(a) for a, carried in zip(arrays, self.inputs, strict=True) if carried), 0)
+        if self.largest is None or count <= self.largest:
+            return run(arrays)
+        if not self.apart:
+            raise ShapeError(
+                f"this .pte file takes batches of up to {self.largest} samples, not {count}; export it with "
+                f"options={{'max_batch': {count}}}"
+            )
+        turns = [
+            run([a[i : i + self.largest] if carried else a for a, carried in zip(arrays, self.inputs, strict=True)])
+            for i in range(0, count, self.largest)
+        ]
+        return [np.concatenate(outputs) for outputs in zip(*turns, strict=True)]
 
 
 def _largest(program: Program, batch: int | None) -> dict[str, int]:
     """The most that each free size may be; raises RuntimeUnavailable for one without a limit."""
-    largest = {} if batch is None else {"batch": max(2, batch)}  # torch.export takes a size of 1 for a constant
+    largest = {} if batch is None else {"batch": batch}
     values = {node.name: node.meta["val"] for node in program.exported.graph.nodes if node.op == "placeholder"}
     for name, spec in zip(program.exported.graph_signature.user_inputs, program.inputs, strict=True):
         for size, free in zip(values[str(name)].shape, spec.shape, strict=True):
@@ -172,24 +194,6 @@ def _plain(program: Program) -> Callable[[fx.GraphModule], nn.Module]:
         return decompose(module, xnnpack=True)
 
     return change
-
-
-def _in_parts(run: Run, most: int | None, split: Sequence[bool] | None) -> Run:
-    """Run more samples than a file takes in turns, and put the outputs together."""
-    if most is None:
-        return run
-
-    def run_all(arrays: Sequence[Array]) -> list[Array]:
-        count = next((len(a) for a, each in zip(arrays, split or (), strict=False) if each), 0)
-        if count <= max(2, most):
-            return run(arrays)
-        turns = [
-            run([a[i : i + most] if each else a for a, each in zip(arrays, split or (), strict=True)])
-            for i in range(0, count, most)
-        ]
-        return [np.concatenate(outputs) for outputs in zip(*turns, strict=True)]
-
-    return run_all
 
 
 register_runtime(ExecuTorch())

@@ -27,7 +27,11 @@ def layer_of(exported: torch.export.ExportedProgram, message: str) -> str:
     >>> layer_of(exported, "no kernel for aten.erfinv.default")
     ", called in layer '0 (Root)'"
     """
-    for node in exported.graph.nodes:
+    return _layer_in(exported.graph, message) or _layer_in(exported.run_decompositions().graph, message)
+
+
+def _layer_in(graph: fx.Graph, message: str) -> str:
+    for node in graph.nodes:
         if not isinstance(node.target, torch._ops.OpOverload):
             continue
         name = node.target._schema.name.replace("::", ".")

@@ -1,5 +1,6 @@
 """The workload: a model, the data that shows what it is for, and the metric that says how well it does it."""
 
+import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -102,6 +103,18 @@ class Workload:
         sizes = {"train": self.train_size, **{str(split): len(part) for split, part in self._parts.items()}}
         shown = ", ".join(f"{size} {what}" for what, size in sizes.items())
         return f"Workload({self.name!r}, {self.metric.name}, samples: {shown})"
+
+    def with_model(self, model: nn.Module) -> "Workload":
+        """The same data and metric for another model that is called like this one, such as what `apply` made of it."""
+        other = copy.copy(self)
+        other.model = _checked_model(model)
+        return other
+
+    def with_batch(self, batch: int) -> "Workload":
+        """The same workload with an example of another batch size: what it is measured at."""
+        other = copy.copy(self)
+        other.example = self.example.with_batch(batch)
+        return other
 
     def brings(self, need: str) -> bool:
         """Whether there is data for a need: "train", "calibration", "search" or "certificate"."""
