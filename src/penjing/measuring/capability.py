@@ -13,10 +13,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor, nn
 
 from penjing.errors import PenjingError
 from penjing.measuring.cache import keep, read_cached
-from penjing.measuring.probes import PROBES, Probe
+from penjing.measuring.probes import PROBES, USUAL, Probe
 from penjing.measuring.statistics import ratio_interval
 from penjing.measuring.timing import bind, time_blocks, undisturbed
 from penjing.runtimes import RUNTIMES, Artifact, Session, export, missing
@@ -68,14 +69,16 @@ def calibrate(
     asked = [(name, probe) for probe in probes for name in chosen if _applies(probe, name)]
     end = clock() + budget_s
     rows = []
-    for done, (name, probe) in enumerate(asked):
-        if progress is not None:
-            progress.update(done, len(asked), f"{name}: {probe.pattern}")
-        if clock() < end:
-            rows.append(measure_probe(probe, name))
-        else:
-            why = f"the {budget_s:.0f} s were over; calibrate this runtime alone"
-            rows.append(Capability(name, probe.pattern, None, None, None, probe.ideal, why))
+    with tempfile.TemporaryDirectory() as folder:
+        bench = _Bench(Path(folder))
+        for done, (name, probe) in enumerate(asked):
+            if progress is not None:
+                progress.update(done, len(asked), f"{name}: {probe.pattern}")
+            if clock() < end:
+                rows.append(bench.measure(probe, name))
+            else:
+                why = f"the {budget_s:.0f} s were over; calibrate this runtime alone"
+                rows.append(Capability(name, probe.pattern, None, None, None, probe.ideal, why))
     if progress is not None:
         progress.update(len(asked), len(asked), "done")
     table = {(row.runtime, row.pattern): row for row in (*capabilities(), *rows)}
@@ -94,24 +97,36 @@ def factors(rows: Iterable[Capability]) -> Mapping[tuple[str, str], float]:
     return {(row.runtime, row.pattern): row.factor for row in rows if row.factor is not None}
 
 
-def measure_probe(probe: Probe, runtime: str) -> Capability:
-    """Deploy both networks of a probe in a runtime and time them in turns."""
-    torch.manual_seed(0)
-    try:
-        usual, changed, x = probe.make()
-        with tempfile.TemporaryDirectory() as folder:
+class _Bench:
+    """A folder for the deployed networks of a calibration; a usual one is deployed once for each runtime."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._usual: dict[tuple[str, str], tuple[Artifact, nn.Module, Tensor]] = {}
+
+    def measure(self, probe: Probe, runtime: str) -> Capability:
+        """Deploy the changed network of a probe in a runtime and time it in turns with the usual one."""
+        try:
+            usual, model, x = self._deployed(probe.usual, runtime)
+            changed = probe.change(model, x).eval()
             options = {} if probe.precision is None else {"precision": probe.precision}
-            artifacts = [
-                export(changed.eval(), x, Path(folder) / "changed", runtime, options=options),
-                export(usual.eval(), x, Path(folder) / "usual", runtime),
-            ]
-            value, low, high = _paired(artifacts, x)
-    except PenjingError as problem:
-        return Capability(runtime, probe.pattern, None, None, None, probe.ideal, str(problem))
-    return Capability(runtime, probe.pattern, value, low, high, probe.ideal)
+            with tempfile.TemporaryDirectory(dir=self._folder) as folder:
+                artifact = export(changed, x, Path(folder) / "changed", runtime, options=options)
+                value, low, high = _paired([artifact, usual], x[: probe.batch])
+        except PenjingError as problem:
+            return Capability(runtime, probe.pattern, None, None, None, probe.ideal, str(problem))
+        return Capability(runtime, probe.pattern, value, low, high, probe.ideal)
+
+    def _deployed(self, name: str, runtime: str) -> tuple[Artifact, nn.Module, Tensor]:
+        if (runtime, name) not in self._usual:
+            torch.manual_seed(0)
+            model, x = USUAL[name]()
+            artifact = export(model.eval(), x, self._folder / f"{runtime}-{name}", runtime)
+            self._usual[runtime, name] = artifact, model, x
+        return self._usual[runtime, name]
 
 
-def _paired(artifacts: Sequence[Artifact], x: torch.Tensor) -> tuple[float, float, float]:
+def _paired(artifacts: Sequence[Artifact], x: Tensor) -> tuple[float, float, float]:
     with undisturbed(1):
         sessions: list[Session] = [artifact.load() for artifact in artifacts]
         calls = [bind(session.run, session.feeds(x)) for session in sessions]

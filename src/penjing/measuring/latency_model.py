@@ -75,10 +75,8 @@ def fit(samples: Sequence[Sample]) -> LatencyModel:
     """
     if len(samples) < 4:
         raise ValueError(f"{len(samples)} samples; a latency model takes at least 4")
-    names = sorted({name for sample in samples for name in sample.counts})
-    counts = np.array([[*(s.counts.get(name, 0.0) for name in names), 1.0] for s in samples])
-    latencies = np.array([sample.latency for sample in samples])
-    errors = left_out_errors(counts, latencies)
+    names, counts, latencies = _table(samples)
+    errors = _left_out(counts, latencies)
     *coefficients, constant = _solve(counts, latencies)
     return LatencyModel(
         coefficients={name: float(c) for name, c in zip(names, coefficients, strict=True) if c > 0},
@@ -89,8 +87,19 @@ def fit(samples: Sequence[Sample]) -> LatencyModel:
     )
 
 
-def left_out_errors(counts: Floats, latencies: Floats) -> Floats:
-    """Relative errors |predicted / measured - 1|, each sample predicted by the others but its fold of an eighth."""
+def left_out(samples: Sequence[Sample]) -> Floats:
+    """Relative errors |predicted / measured - 1|, each sample predicted by all but the eighth that it is in."""
+    _, counts, latencies = _table(samples)
+    return _left_out(counts, latencies)
+
+
+def _table(samples: Sequence[Sample]) -> tuple[list[str], Floats, Floats]:
+    names = sorted({name for sample in samples for name in sample.counts})
+    counts = np.array([[*(s.counts.get(name, 0.0) for name in names), 1.0] for s in samples])
+    return names, counts, np.array([sample.latency for sample in samples])
+
+
+def _left_out(counts: Floats, latencies: Floats) -> Floats:
     folds = np.arange(len(latencies)) % min(_FOLDS, len(latencies))
     errors = np.empty(len(latencies))
     for fold in np.unique(folds):

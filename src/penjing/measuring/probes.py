@@ -1,5 +1,6 @@
 """Small networks in pairs, the usual one and one that should be faster: what a runtime makes of a technique."""
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
@@ -10,22 +11,24 @@ from torch import Tensor, nn
 from penjing.techniques.quantize import ops  # noqa: F401 - the operators of Int8Weights
 
 _WIDTH, _SIDE, _FEATURES, _ROWS = 64, 28, 512, 32
-Pair = tuple[nn.Module, nn.Module, Tensor]
 
 
 @dataclass(frozen=True)
 class Probe:
-    """One question to a runtime: how many times faster is the changed network?
+    """One question to a runtime: how many times faster is the changed network than the usual one of USUAL?
 
-    ideal: what the multiply-accumulates, or the bytes of the weights, would make of it. precision: that of the changed
-    network, where it is the precision that changes.
+    change: of the usual network. ideal: what the multiply-accumulates, or the bytes of the weights, would make of it.
+    precision: that of the changed network, where it is the precision that changes. batch: the samples in a call, where
+    they are not the usual number.
     """
 
     pattern: str
     what: str
+    usual: str
     ideal: float
-    make: Callable[[], Pair]
+    change: Callable[[nn.Module, Tensor], nn.Module]
     precision: str | None = None
+    batch: int | None = None
 
 
 def convolutions(widths: tuple[int, ...], groups: int = 1) -> nn.Sequential:
@@ -67,94 +70,84 @@ class Int8Weights(nn.Module):
         return nn.functional.linear(x, weight, self.bias)
 
 
-def _images() -> Tensor:
-    return torch.randn(1, _WIDTH, _SIDE, _SIDE)
+def _usual_convolutions() -> tuple[nn.Module, Tensor]:
+    return convolutions((_WIDTH,)), torch.randn(1, _WIDTH, _SIDE, _SIDE)
 
 
-def _rows() -> Tensor:
-    return torch.randn(_ROWS, _FEATURES)
+def _usual_products() -> tuple[nn.Module, Tensor]:
+    return products(_FEATURES), torch.randn(_ROWS, _FEATURES)
 
 
-def _widths(width: int) -> Callable[[], Pair]:
-    return lambda: (convolutions((_WIDTH,)), convolutions((width,)), _images())
+USUAL: dict[str, Callable[[], tuple[nn.Module, Tensor]]] = {
+    "convolution": _usual_convolutions,
+    "linear": _usual_products,
+}
 
 
-def _depthwise() -> Pair:
-    return convolutions((_WIDTH,)), convolutions((_WIDTH,), groups=_WIDTH), _images()
+def _same(model: nn.Module, x: Tensor) -> nn.Module:
+    return model
 
 
-def _zeroed(pattern: Callable[[Tensor], Tensor]) -> Callable[[], Pair]:
-    def make() -> Pair:
-        dense, sparse = products(_FEATURES), products(_FEATURES)
+def _narrow(width: int) -> Callable[[nn.Module, Tensor], nn.Module]:
+    return lambda model, x: convolutions((width,))
+
+
+def _depthwise(model: nn.Module, x: Tensor) -> nn.Module:
+    return convolutions((_WIDTH,), groups=_WIDTH)
+
+
+def _low_rank(model: nn.Module, x: Tensor) -> nn.Module:
+    return products(_FEATURES, rank=_FEATURES // 8)
+
+
+def _zeroed(mask: Callable[[Tensor], Tensor]) -> Callable[[nn.Module, Tensor], nn.Module]:
+    def change(model: nn.Module, x: Tensor) -> nn.Module:
+        sparse = copy.deepcopy(model)
         with torch.no_grad():
-            for layer in sparse:
+            for layer in sparse.modules():
                 if isinstance(layer, nn.Linear):
-                    layer.weight *= pattern(layer.weight)
-        return dense, sparse, _rows()
+                    layer.weight *= mask(layer.weight)
+        return sparse
 
-    return make
+    return change
 
 
 def _two_of_four(weight: Tensor) -> Tensor:
     blocks = weight.abs().reshape(-1, 4)
-    mask = torch.zeros_like(blocks).scatter_(1, blocks.topk(2, dim=1).indices, 1.0)
-    return mask.reshape(weight.shape)
+    return torch.zeros_like(blocks).scatter_(1, blocks.topk(2, dim=1).indices, 1.0).reshape(weight.shape)
 
 
 def _tenth(weight: Tensor) -> Tensor:
     return (weight.abs() >= weight.abs().quantile(0.9)).float()
 
 
-def _low_rank() -> Pair:
-    return products(_FEATURES), products(_FEATURES, rank=_FEATURES // 8), _rows()
+def _int8(model: nn.Module, x: Tensor) -> nn.Module:
+    from penjing.recipe import Quantize
+    from penjing.techniques import apply
+    from penjing.workload import Workload
+
+    return apply(Workload(model, x, calibration=[(x,)]), Quantize("int8", method="minmax")).model
 
 
-def _int8(make: Callable[[], nn.Sequential], inputs: Callable[[], Tensor]) -> Callable[[], Pair]:
-    def pair() -> Pair:
-        from penjing.recipe import Quantize
-        from penjing.techniques import apply
-        from penjing.workload import Workload
-
-        model, x = make().eval(), inputs()
-        return model, apply(Workload(model, x, calibration=[(x,)]), Quantize("int8", method="minmax")).model, x
-
-    return pair
-
-
-def _weight_only() -> Pair:
-    dense = products(_FEATURES)
-    packed = nn.Sequential(*(Int8Weights(layer) if isinstance(layer, nn.Linear) else layer for layer in dense))
-    return dense, packed, torch.randn(1, _FEATURES)
-
-
-def _format(precision: str, make: Callable[[], nn.Module], inputs: Callable[[], Tensor], name: str) -> Probe:
-    def pair() -> Pair:
-        model = make()
-        return model, model, inputs()
-
-    return Probe(f"{precision} {name}", f"arithmetic in {precision}", 2.0, pair, precision)
-
-
-def _convolution_pair() -> nn.Sequential:
-    return convolutions((_WIDTH,))
-
-
-def _product_pair() -> nn.Sequential:
-    return products(_FEATURES)
+def _weight_only(model: nn.Module, x: Tensor) -> nn.Module:
+    assert isinstance(model, nn.Sequential)
+    return nn.Sequential(*(Int8Weights(layer) if isinstance(layer, nn.Linear) else layer for layer in model))
 
 
 PROBES: tuple[Probe, ...] = (
-    *(_format(p, _convolution_pair, _images, "convolution") for p in ("bf16", "fp16")),
-    *(_format(p, _product_pair, _rows, "linear") for p in ("bf16", "fp16")),
-    Probe("int8 convolution", "weights and activations in int8", 4.0, _int8(_convolution_pair, _images)),
-    Probe("int8 linear", "weights and activations in int8", 4.0, _int8(_product_pair, _rows)),
-    Probe("width 48 of 64", "a multiple of 16 between two convolutions", 64 / 48, _widths(48)),
-    Probe("width 56 of 64", "a multiple of 8 between two convolutions", 64 / 56, _widths(56)),
-    Probe("width 52 of 64", "a multiple of 4 between two convolutions", 64 / 52, _widths(52)),
-    Probe("width 51 of 64", "an odd width between two convolutions", 64 / 51, _widths(51)),
-    Probe("depthwise", "each filter sees one channel of 64", 64.0, _depthwise),
-    Probe("low rank", "512 x 512 as 512 x 64 x 512", 4.0, _low_rank),
-    Probe("2:4", "two of four weights are zero", 2.0, _zeroed(_two_of_four)),
-    Probe("unstructured 90 %", "nine weights of ten are zero, anywhere", 10.0, _zeroed(_tenth)),
-    Probe("weight-only int8", "int8 weights, float32 products, one row", 4.0, _weight_only),
+    *(
+        Probe(f"{precision} {usual}", f"arithmetic in {precision}", usual, 2.0, _same, precision)
+        for usual in USUAL
+        for precision in ("bf16", "fp16")
+    ),
+    *(Probe(f"int8 {usual}", "weights and activations in int8", usual, 4.0, _int8) for usual in USUAL),
+    Probe("width 48 of 64", "a multiple of 16 between two convolutions", "convolution", 64 / 48, _narrow(48)),
+    Probe("width 56 of 64", "a multiple of 8 between two convolutions", "convolution", 64 / 56, _narrow(56)),
+    Probe("width 52 of 64", "a multiple of 4 between two convolutions", "convolution", 64 / 52, _narrow(52)),
+    Probe("width 51 of 64", "an odd width between two convolutions", "convolution", 64 / 51, _narrow(51)),
+    Probe("depthwise", "each filter sees one channel of 64", "convolution", 64.0, _depthwise),
+    Probe("low rank", "512 x 512 as 512 x 64 x 512", "linear", 4.0, _low_rank),
+    Probe("2:4", "two of four weights are zero", "linear", 2.0, _zeroed(_two_of_four)),
+    Probe("unstructured 90 %", "nine weights of ten are zero, anywhere", "linear", 10.0, _zeroed(_tenth)),
+    Probe("weight-only int8", "int8 weights, float32 products, one row", "linear", 4.0, _weight_only, batch=1),
 )

@@ -84,7 +84,7 @@ def measured_target(
     coupling = couple(model, example)
     folder = tempfile.TemporaryDirectory(prefix="penjing-target-")
     baseline = export(model, example, Path(folder.name) / "whole", runtime, options=chosen)
-    _, baseline_ms = _ratio(baseline, baseline, example)
+    baseline_ms = time_of(baseline, example)
     counts = features(coupling.captured.module.graph, coupling.captured.shapes)
     name = "latency-" + fingerprint({"counts": counts, "runtime": runtime, "options": chosen, "seed": seed})[:16]
     if (kept := read_cached(name)) is not None:
@@ -136,6 +136,11 @@ def measured_variant(
         artifact = export(module, example, Path(folder) / "model", baseline.runtime, options=baseline.options)
         share, _ = _ratio(artifact, baseline, example)
     return Sample(features(coupling.captured.module.graph, coupling.shapes_after(removed)), share)
+
+
+def time_of(artifact: Artifact, example: ExampleInputs) -> float:
+    """The median time of a call, in milliseconds."""
+    return _ratio(artifact, artifact, example)[1]
 
 
 def _ratio(artifact: Artifact, baseline: Artifact, example: ExampleInputs) -> tuple[float, float]:
