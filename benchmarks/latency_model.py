@@ -2,8 +2,8 @@
 
     python -m benchmarks.latency_model [--variants 36] [--only resnet20-onnxruntime]
 
-Each network is cut at random widths, exported and timed in turns with the whole network (one pinned thread). Held out by
-width: each version is predicted by a model fitted to the other versions of the same network, an eighth left out at a
+Each network is cut at random widths, exported and timed in turns with the whole network (one pinned thread). Held out
+by width: each version is predicted by a model fitted to the other versions of the same network, an eighth left out at a
 time. Held out by architecture: the versions of a network are predicted by a model fitted to the versions of all other
 networks in the same runtime, scaled by one measurement, that of the whole network. Measurements are kept in runs/, so
 that a second call resumes.

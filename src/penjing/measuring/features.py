@@ -55,7 +55,8 @@ def features(graph: fx.Graph, shapes: Mapping[str, Shapes]) -> dict[str, float]:
 
 def _terms(node: fx.Node, shapes: Mapping[str, Shapes]) -> dict[str, float]:
     output = _first(shapes.get(node.name))
-    inputs = [shape for argument in node.all_input_nodes if (shape := _first(shapes.get(argument.name))) is not None]
+    arguments = [argument for argument in node.args if isinstance(argument, fx.Node)] or node.all_input_nodes
+    inputs = [shape for argument in arguments if (shape := _first(shapes.get(argument.name))) is not None]
     if output is None or not inputs:
         return {}
     if node.target in _CONVOLUTIONS:

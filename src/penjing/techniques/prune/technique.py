@@ -167,7 +167,8 @@ def _choose_measured(
         f"latency in {target.name}: {measured * whole:.3g} ms measured of {whole:.3g} ms, {measured:.1%} "
         f"({latency(choice.removed) / latency({}):.1%} predicted)"
     )
-    return replace(choice, rows=(*choice.rows, *state.log(step.key, what).rows[-1:]))
+    asked = tuple(replace(pool, keep=keep[pool.pattern]) for pool in choice.pools)
+    return replace(choice, pools=asked, rows=(*choice.rows, *state.log(step.key, what).rows[-1:]))
 
 
 def _choose(
