@@ -88,6 +88,7 @@ def _head(width: int) -> list[nn.Module]:
 
 NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "resnet20": (lambda: ResNet((3, 3, 3), (16, 32, 64)), (8, 1, 28, 28)),
+    "resnet-narrow": (lambda: ResNet((2, 2, 2), (24, 48, 96)), (8, 1, 28, 28)),
     "resnet-wide": (lambda: ResNet((1, 1, 1, 1), (32, 64, 128, 256)), (4, 1, 32, 32)),
     "plain": (plain, (4, 1, 32, 32)),
     "mobile-v1": (mobile_v1, (4, 1, 64, 64)),
