@@ -200,6 +200,67 @@ def coverage(data: dict[str, Any]) -> list[str]:
     ]
 
 
+def latency_model(data: dict[str, Any]) -> list[str]:
+    rows = ["| runtime | network | whole, ms | versions, share of its time | held out by width | by architecture |"]
+    rows.append("|---|---|---|---|---|---|")
+    for runtime, networks in data["networks"].items():
+        for name, row in networks.items():
+            low, high = row["faster_or_slower"]
+            width, other = (row[f"held_out_by_{what}"] for what in ("width", "architecture"))
+            rows.append(
+                f"| {runtime} | {name} | {row['whole_ms']:.3g} | {row['versions']}, {low:.2f} to {high:.2f} | "
+                f"{width['median']:.1%}, p90 {width['p90']:.1%} | {other['median']:.1%}, p90 {other['p90']:.1%} |"
+            )
+    return [
+        "Error of the predicted latency, median and 90th percentile, of versions of each network at random widths: "
+        "predicted by the other versions of the same network, and by the versions of all other networks with one "
+        "measurement of this one.",
+        "",
+        *rows,
+    ]
+
+
+def latency_budget(data: dict[str, Any]) -> list[str]:
+    batches = list(data["rows"][0]["faster_than_any_width"])
+    head = " | ".join(f"batch {batch}" for batch in batches)
+    rows = [f"| MACs to go | widths | MACs left % | accuracy % | {head} |", "|---|---|---|---|" + "---|" * len(batches)]
+    for row in data["rows"]:
+        cells = " | ".join(ratio(row["faster_than_any_width"][batch]) for batch in batches)
+        rows.append(
+            f"| {row['removed']:.0%} | {row['widths']} | {100 * row['macs_left']:.1f} | {100 * row['accuracy']:.2f} | "
+            f"{cells} |"
+        )
+    return [
+        "How much faster than the network cut at any width, for the same share of MACs, in ONNX Runtime fp32; "
+        f"{data['recovery_epochs']} epoch(s) of recovery for each, accuracy of the file on 10,000 test images. The "
+        f"latency model saw {data['networks_measured']} networks at batch {data['measured_at_batch']}; its median "
+        f"error is {data['model_median_error']:.1%}.",
+        "",
+        *rows,
+    ]
+
+
+def deploy_resnet20(data: dict[str, Any]) -> list[str]:
+    first = data["rows"][0]
+    rows = ["| runtime and format | ms | faster than ONNX Runtime fp32 | drop on the search split, points | verdict |"]
+    rows.append("|---|---|---|---|---|")
+    for row in data["rows"]:
+        if row["latency"] is None:
+            rows.append(f"| {row['name']} | - | {row['why'].partition(';')[0]} | - | - |")
+            continue
+        faster = "reference" if row is first else ratio(row["latency"]["ratio"])
+        verdict = row["verdict"]["outcome"] if row["verdict"] else ""
+        drop = "" if row["drop"] is None else f"{100 * row['drop']:.2f}"
+        rows.append(f"| {row['name']} | {latency(row['latency'])} | {faster} | {drop} | {verdict} |")
+    has = ", ".join(f"{name} {'yes' if there else 'no'}" for name, there in data["instructions"].items())
+    return [
+        f"The trained network as it is, batch {data['batch']}; judged at {100 * data['max_drop']:g} points on 10,000 "
+        f"test images, from slow to fast. The processor has: {has}.",
+        "",
+        *rows,
+    ]
+
+
 def verdict_size(_: dict[str, Any]) -> list[str]:
     return ["See [the design of the verdict](design/002-verdict.md)."]
 
@@ -207,6 +268,9 @@ def verdict_size(_: dict[str, Any]) -> list[str]:
 SECTIONS: dict[str, tuple[str, Callable[[dict[str, Any]], list[str]]]] = {
     "resnet20_fashion": ("ResNet-20 on Fashion-MNIST", resnet20_fashion),
     "resnet20_peer": ("ResNet-20 beside Torch-Pruning", resnet20_peer),
+    "deploy_resnet20": ("The same ResNet-20 in other runtimes and formats", deploy_resnet20),
+    "latency_budget": ("Widths chosen by measurement", latency_budget),
+    "latency_model": ("The latency model", latency_model),
     "structure_speed": ("Analysis and cut", structure_speed),
     "depth": ("Blocks left out", depth),
     "demo": ("The demo", demo),
