@@ -47,6 +47,11 @@ class Choice:
     why: str = ""
     verdict: Verdict | None = None
 
+    @property
+    def faster(self) -> float:
+        """How many times faster than the reference, which other work on the machine changes less than milliseconds."""
+        return self.latency.ratio.value if self.latency is not None and self.latency.ratio is not None else 0.0
+
     def to_data(self) -> dict[str, Any]:
         """Give the choice as JSON values."""
         return {
@@ -63,8 +68,10 @@ class Choice:
     @property
     def name(self) -> str:
         """Its name in tables and folders."""
-        extra = [f"{key}={value}" for key, value in sorted(self.options.items()) if key not in ("precision", "threads")]
-        return "-".join([self.runtime, self.numbers, *extra])
+        rest = {key: value for key, value in sorted(self.options.items()) if key not in ("precision", "threads")}
+        if self.numbers == "int8" and self.options.get("precision", "fp32") != "fp32":  # of what stays float
+            rest["float"] = self.options["precision"]
+        return "-".join([self.runtime, self.numbers, *(f"{key}={value}" for key, value in rest.items())])
 
 
 @dataclass(frozen=True)
@@ -133,7 +140,7 @@ def deploy(
         if progress is not None:
             progress.update(done, len(asked), choice.name)
         tried.append(_deployed(choice, version, workload, contract, out, reference, seconds))
-    ordered = sorted(tried, key=lambda choice: choice.latency.median_ms if choice.latency else float("inf"))
+    ordered = sorted(tried, key=lambda choice: choice.faster, reverse=True)
     judged = _judged(reference, ordered, workload, contract)
     passed = [choice for choice in judged if choice.verdict is not None and choice.verdict.passed]
     best = passed[0] if passed else reference
@@ -155,8 +162,8 @@ def _choices(
         for values in product(*tried.values()):
             options = {"threads": threads, **dict(zip(tried, values, strict=True))}
             yield Choice(name, options.get("precision", "fp32"), options), model
-        if quantized is not None and name in _INT8:
-            yield Choice(name, "int8", {"threads": threads}), quantized
+            if quantized is not None and name in _INT8:
+                yield Choice(name, "int8", options), quantized
 
 
 def _deployed(
@@ -204,7 +211,7 @@ def _judged(reference: Choice, ordered: Sequence[Choice], workload: Workload, co
     for choice in ordered:
         if choice.latency and choice.latency.ratio and choice.latency.ratio.low > 1 and _kept(choice, contract):
             fastest.setdefault(choice.numbers, choice)
-    sequence = sorted(fastest.values(), key=lambda choice: -choice.latency.median_ms if choice.latency else 0.0)
+    sequence = sorted(fastest.values(), key=lambda choice: choice.faster)
     artifacts = [choice.artifact for choice in sequence if choice.artifact is not None]
     verdicts = judge_in_order(reference.artifact, artifacts, workload, contract) if artifacts else []
     found = {}
