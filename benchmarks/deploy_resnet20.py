@@ -2,7 +2,7 @@
 
     python -m benchmarks.deploy_resnet20 [--epochs 14] [--batch 32]
 
-`penjing.optimizing.deploy` exports the trained network for every runtime that is installed and times each file in turns
+`penjing.deploy` exports the trained network for every runtime that is installed and times each file in turns
 with ONNX Runtime fp32 at its defaults, on one pinned thread. What is judged is judged on the 10,000 test images.
 """
 
@@ -14,7 +14,7 @@ from pathlib import Path
 import penjing as pj
 from benchmarks.common import record
 from penjing.measuring import machine
-from penjing.optimizing.deploy import deploy
+from penjing.optimizing import deploy
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
 from fashion_mnist import DATA, trained, workload

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 import penjing as pj
-from penjing.runtimes.base import RUNTIMES
+from penjing.runtimes.base import RUNTIMES, missing
 
 REQUIRED = inspect.Parameter.empty
 HEAVY = ("onnx", "onnxruntime", "onnxscript", "scipy", "matplotlib", "jinja2", "pydantic", "typer", "rich", "torch")
@@ -169,13 +169,11 @@ def test_steps_and_metrics_are_namespaces() -> None:
 def test_extension_points_register() -> None:
     class Abacus:
         name = "abacus"
-
-        def missing(self) -> str:
-            return "buy one"
+        packages = ("abacus",)
 
     pj.extend.register_runtime(Abacus())
     try:
-        assert RUNTIMES["abacus"].missing() == "buy one"
+        assert missing(RUNTIMES["abacus"]) == ["abacus"]
         with pytest.raises(ValueError, match="a runtime named 'abacus' is registered already"):
             pj.extend.register_runtime(Abacus())
     finally:

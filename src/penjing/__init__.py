@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from penjing.measuring import measure as measure
     from penjing.optimizing import Run as Run
     from penjing.optimizing import apply as apply
+    from penjing.optimizing import deploy as deploy
     from penjing.optimizing import optimize as optimize
     from penjing.planning import Sensitivity as Sensitivity
     from penjing.planning import sensitivity as sensitivity
@@ -52,7 +53,7 @@ if TYPE_CHECKING:
 _HOME = {
     "penjing.errors": ("PenjingError",),
     "penjing.measuring": ("Latency", "measure"),
-    "penjing.optimizing": ("Run", "apply", "optimize"),
+    "penjing.optimizing": ("Run", "apply", "deploy", "optimize"),
     "penjing.planning": ("Sensitivity", "sensitivity"),
     "penjing.profiling": ("Profile", "profile"),
     "penjing.recipe": (

@@ -27,7 +27,7 @@ def deploy_command(
     """Try every runtime, number format and option that is installed; certify and keep the fastest."""
     import copy
 
-    from penjing.optimizing.deploy import deploy
+    from penjing.optimizing import deploy
     from penjing.recipe import Contract
     from penjing.techniques import restore
 

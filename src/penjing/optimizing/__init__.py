@@ -5,7 +5,8 @@ is unknown to techniques.
 """
 
 import penjing.measuring.target  # noqa: F401 - registers the runtimes as targets
+from penjing.optimizing.deployment import Choice, Deployment, deploy
 from penjing.optimizing.run import Run, optimize
 from penjing.techniques import apply
 
-__all__ = ["Run", "apply", "optimize"]
+__all__ = ["Choice", "Deployment", "Run", "apply", "deploy", "optimize"]

@@ -8,8 +8,8 @@ from torch import nn
 
 import penjing as pj
 from penjing.errors import RunError, RuntimeUnavailable
-from penjing.optimizing import deploy as deploy_module
-from penjing.optimizing.deploy import deploy
+from penjing.optimizing import deploy
+from penjing.optimizing import deployment as deploy_module
 from penjing.runtimes import Artifact
 from penjing.types import Decision
 
