@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from penjing.errors import RecipeError
+from penjing.errors import PenjingError, RecipeError
 from penjing.profiling import profile
 from penjing.recipe import PruneChannels, Recipe
 from penjing.structure import couple
@@ -152,7 +152,7 @@ def test_normalised_by_cost_the_dear_units_go_first() -> None:
 
 
 def test_the_score_auto_is_settled_by_the_data() -> None:
-    from penjing.techniques.prune.technique import score_named
+    from penjing.techniques.prune.choice import score_named
     from penjing.techniques.state import Context
 
     model, x = network(), torch.randn(64, 8)
@@ -200,3 +200,33 @@ def test_ratios_go_through_yaml_in_order() -> None:
 def test_bad_fields_are_refused(fields: dict[str, Any], message: str) -> None:
     with pytest.raises(RecipeError, match=message):
         PruneChannels(**fields)
+
+
+@dataclass(frozen=True)
+class Optimist(Cliffs):
+    """Predicts a millisecond for each output of a layer; when measured, layer 0 costs half more of what it keeps."""
+
+    def latency_ms(self, shapes: Mapping[str, Any]) -> float:
+        return float(sum(shape[-1] for node, shape in shapes.items() if node.startswith("linear")))
+
+    def measured_ms(self, model: nn.Module) -> float:
+        found = self.latency_ms(couple(model, torch.zeros(2, 8)).captured.shapes)
+        return found if found == self.latency_ms(couple(network(), torch.zeros(2, 8)).captured.shapes) else 1.2 * found
+
+
+def test_a_prediction_that_is_off_is_made_up_for() -> None:
+    step = PruneChannels(0.4, of="latency", round_to=None)
+    outcome = apply(network(), step, torch.zeros(2, 8), runtime=Optimist())
+    whole = Optimist().measured_ms(network())
+    assert Optimist().measured_ms(outcome.model) <= 0.62 * whole
+    assert any("measured of" in row.what for row in outcome.log)
+
+
+def test_a_machine_that_cannot_measure_leaves_the_prediction() -> None:
+    class Broken(Cliffs):
+        def measured_ms(self, model: nn.Module) -> float:
+            raise PenjingError("no such kernel")
+
+    outcome = apply(network(), PruneChannels(0.4, of="macs"), torch.zeros(2, 8), runtime=Broken())
+    assert any(row.what == "chosen by predicted latency alone, for no such kernel" for row in outcome.fallbacks)
+    assert sum(p.numel() for p in outcome.model.parameters()) < sum(p.numel() for p in network().parameters())
