@@ -204,7 +204,7 @@ def test_bad_fields_are_refused(fields: dict[str, Any], message: str) -> None:
 
 @dataclass(frozen=True)
 class Optimist(Cliffs):
-    """Predicts a millisecond for each output of a layer; when measured, layer 0 costs half more of what it keeps."""
+    """Predicts a millisecond for each output of a layer; what was cut takes a fifth longer when it is measured."""
 
     def latency_ms(self, shapes: Mapping[str, Any]) -> float:
         return float(sum(shape[-1] for node, shape in shapes.items() if node.startswith("linear")))
