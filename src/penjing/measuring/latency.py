@@ -16,6 +16,8 @@ from penjing.workload import ExampleInputs
 CONFIDENCE = 0.95
 NOISY = 0.05
 """Half an interval wider than this share of the median is called noisy."""
+NOISY_RATIO = 0.02
+"""The same for a ratio, which is narrower: what slows both of a pair cancels."""
 
 
 @dataclass(frozen=True)
@@ -23,14 +25,32 @@ class Ratio:
     """How many times faster than another: time of the other / time of this one, paired, with its 95 % interval.
 
     Where both run on one thread, only the time in which it was running counts, so that other work on the machine, which
-    may hit one of a pair alone, does not.
+    may hit one of a pair alone, does not. Where half the interval is more than 2 % of the value, the ratio is noisy: it
+    is then written as its interval alone.
+
+    >>> print(Ratio(1.5, 1.49, 1.51)), print(Ratio(1.5, 1.2, 1.9))
+    1.50x [1.49, 1.51]
+    noisy, somewhere from 1.20x to 1.90x
+    (None, None)
     """
 
     value: float
     low: float
     high: float
 
+    @property
+    def noise(self) -> str | None:
+        """Why the value should not be relied on; None where it may be."""
+        return noise(self.value, Interval(self.low, self.high, CONFIDENCE), NOISY_RATIO, of="ratio")
+
+    @property
+    def noisy(self) -> bool:
+        """Whether half the interval is more than 2 % of the value."""
+        return self.noise is not None
+
     def __str__(self) -> str:
+        if self.noisy:
+            return f"noisy, somewhere from {self.low:.2f}x to {self.high:.2f}x"
         return f"{self.value:.2f}x [{self.low:.2f}, {self.high:.2f}]"
 
 
@@ -88,7 +108,8 @@ class Latency:
             f"{self.median_ms:.3g} ms [{self.low_ms:.3g}, {self.high_ms:.3g}], p95 {self.p95_ms:.3g} ms "
             f"(batch {self.batch}, {self.threads} thread{plural})"
         )
-        return text + (f", {self.ratio}" if self.ratio else "") + (", noisy" if self.noisy else "")
+        text += ", noisy" if self.noisy else ""
+        return text + (f"; ratio {self.ratio}" if self.ratio else "")
 
 
 def measure(

@@ -102,8 +102,8 @@ def between_processes(medians: Sequence[float], intervals: Sequence[Interval]) -
     return math.exp(centre), Interval(low, high, confidence)
 
 
-def noise(median: float, interval: Interval, limit: float, running: float = 1.0) -> str | None:
-    """Say why a figure should not be relied on; None when half its interval is within `limit` of the median.
+def noise(value: float, interval: Interval, limit: float, running: float = 1.0, *, of: str = "median") -> str | None:
+    """Say why a figure should not be relied on; None when half its interval is within `limit` of the value.
 
     running: share of the time in which the measured thread had a core; below 90 % the median itself is too high.
 
@@ -112,9 +112,9 @@ def noise(median: float, interval: Interval, limit: float, running: float = 1.0)
     """
     if running < 0.9:
         return f"the thread had a core for {running:.0%} of the time: other work shares it".replace("%", " %")
-    half = (interval.high - interval.low) / 2 / median
+    half = (interval.high - interval.low) / 2 / value
     if half <= limit:
         return None
     return (
-        f"the {interval.confidence:.0%} interval is {half:.1%} of the median to either side, more than {limit:.0%}"
+        f"the {interval.confidence:.0%} interval is {half:.1%} of the {of} to either side, more than {limit:.0%}"
     ).replace("%", " %")

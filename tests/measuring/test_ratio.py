@@ -1,0 +1,33 @@
+"""A ratio says itself when it cannot be relied on."""
+
+import numpy as np
+import pytest
+
+from penjing.measuring import Ratio
+from penjing.measuring.latency import summarize
+from penjing.measuring.timing import Timings
+
+
+@pytest.mark.parametrize(("half", "noisy"), [(0.019, False), (0.021, True)])
+@pytest.mark.parametrize("value", [0.5, 1.0, 4.0])
+def test_two_percent_of_the_value_decide(value: float, half: float, noisy: bool) -> None:
+    ratio = Ratio(value, value * (1 - half), value * (1 + half))
+    assert ratio.noisy is noisy
+    assert (ratio.noise is None) is not noisy
+
+
+def test_a_noisy_ratio_prints_no_value() -> None:
+    assert str(Ratio(1.237, 1.1, 1.4)) == "noisy, somewhere from 1.10x to 1.40x"
+    assert "12.1 % of the ratio to either side, more than 2 %" in str(Ratio(1.237, 1.1, 1.4).noise)
+
+
+def test_a_noisy_ratio_is_told_beside_a_quiet_median() -> None:
+    rng = np.random.default_rng(0)
+    ours = np.ones((40, 5)) + 0.001 * rng.random((40, 5))
+    theirs = ours * rng.choice([1.0, 1.5], (40, 1))
+    timings = [Timings(each, each.mean(axis=1)) for each in (ours, theirs)]
+    found = summarize(timings, batch=1, threads=1, pinned=True, runtime="r", single_threaded=True)
+    assert not found.noisy
+    assert found.ratio is not None
+    assert found.ratio.noisy
+    assert str(found).endswith("; ratio noisy, somewhere from 1.00x to 1.50x")
