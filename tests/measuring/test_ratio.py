@@ -5,6 +5,7 @@ import pytest
 
 from penjing.measuring import Ratio
 from penjing.measuring.latency import summarize
+from penjing.measuring.statistics import ratio_interval
 from penjing.measuring.timing import Timings
 
 
@@ -31,3 +32,26 @@ def test_a_noisy_ratio_is_told_beside_a_quiet_median() -> None:
     assert found.ratio is not None
     assert found.ratio.noisy
     assert str(found).endswith("; ratio noisy, somewhere from 1.00x to 1.50x")
+
+
+def test_sessions_that_differ_widen_the_interval() -> None:
+    """A second session of the same file is one percent slower or faster, for as long as it lives."""
+    rng = np.random.default_rng(0)
+    session = np.repeat(np.arange(6), 30)
+    held = {"with": 0, "without": 0}
+    for _ in range(400):
+        own = np.exp(0.01 * rng.standard_normal(6))[session]
+        above, below = (rng.lognormal(0, 0.01, 180) for _ in range(2))
+        for name, given in (("with", session), ("without", None)):
+            _, interval = ratio_interval(own * above, below, session=given)
+            held[name] += interval.low <= 1.0 <= interval.high
+    assert held["with"] >= 360
+    assert held["without"] < 240
+
+
+def test_joined_sessions_keep_their_number() -> None:
+    made = Timings.join([Timings(np.full((n, 2), float(n)), np.full(n, float(n))) for n in (1, 2)])
+    assert made.session is not None
+    assert made.session.tolist() == [0, 1, 1]
+    assert made.cpu_ms.tolist() == [1.0, 2.0, 2.0]
+    assert made.wall_ms.shape == (3, 2)

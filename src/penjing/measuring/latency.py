@@ -1,6 +1,7 @@
 """Latency of a deployed model: a distribution, told with its spread, its thread count and its machine."""
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -8,7 +9,7 @@ import numpy as np
 
 from penjing.measuring.machine import Machine, machine
 from penjing.measuring.statistics import median_interval, noise, ratio_interval
-from penjing.measuring.timing import Timings, bind, time_blocks, undisturbed
+from penjing.measuring.timing import MIN_BLOCKS, Timings, bind, time_blocks, undisturbed
 from penjing.runtimes import Artifact
 from penjing.types import Interval
 from penjing.workload import ExampleInputs
@@ -16,6 +17,8 @@ from penjing.workload import ExampleInputs
 CONFIDENCE = 0.95
 NOISY = 0.05
 """Half an interval wider than this share of the median is called noisy."""
+SESSIONS = 6
+"""How often a pair is loaded anew to be compared; an even number, for the order of loading alternates."""
 NOISY_RATIO = 0.02
 """The same for a ratio, which is narrower: what slows both of a pair cancels."""
 
@@ -117,19 +120,21 @@ def measure(
 ) -> Latency:
     """Time a deployed model as its manifest says it is run, for about `seconds` (as long again for `against`).
 
-    Both are loaded and timed in this process, pinned to as many cores as the model has threads, in interleaved blocks.
-    With `against`, `.ratio` is the paired speed-up over it. Where the machine is too noisy, `.noisy` says so.
+    Both are timed in this process, pinned to as many cores as the model has threads, in interleaved blocks. With
+    `against`, `.ratio` is the paired speed-up over it, and both are loaded 6 times, in alternating order: a session
+    keeps its memory for life, and with it a speed of its own. Where the machine is too noisy, `.noisy` says so.
 
     Raises WorkloadError or ShapeError for inputs that do not fit, ArtifactError for a changed file.
     """
     example = ExampleInputs.of(example_inputs)
     artifacts = [artifact] if against is None else [artifact, against]
     threads = max(threads_of(each) for each in artifacts)
-    with undisturbed(threads) as pinned:
-        sessions = [each.load() for each in artifacts]  # inside: worker threads inherit the cores of their creator
-        feeds = [session.feeds(*example.args, **example.kwargs) for session in sessions]
-        calls = [bind(session.run, arrays) for session, arrays in zip(sessions, feeds, strict=True)]
-        timings = time_blocks(calls, seconds)
+    with undisturbed(threads) as pinned:  # loading too: worker threads inherit the cores of their creator
+        timings = (
+            [time_blocks([_call(artifact, example)], seconds)[0]]
+            if against is None
+            else (_time_pair(artifact, against, example, seconds))
+        )
     return summarize(
         timings,
         batch=example.batch_size,
@@ -138,6 +143,24 @@ def measure(
         runtime=artifact.runtime,
         single_threaded=threads == 1,
     )
+
+
+def _time_pair(first: Artifact, second: Artifact, example: ExampleInputs, seconds: float) -> list[Timings]:
+    """Time two files in turns, in pairs of sessions of which each file is loaded first in every other."""
+    sessions: list[list[Timings]] = []
+    counts: list[int] | None = None
+    least = math.ceil(MIN_BLOCKS / SESSIONS)
+    for i in range(SESSIONS):
+        turn = (first, second) if i % 2 == 0 else (second, first)
+        calls = [_call(each, example) for each in turn][:: 1 if i % 2 == 0 else -1]
+        sessions.append(time_blocks(calls, seconds / SESSIONS, least=least, per_block=counts))
+        counts = counts or [each.wall_ms.shape[1] for each in sessions[0]]
+    return [Timings.join(each) for each in zip(*sessions, strict=True)]
+
+
+def _call(artifact: Artifact, example: ExampleInputs) -> Callable[[], object]:
+    session = artifact.load()
+    return bind(session.run, session.feeds(*example.args, **example.kwargs))
 
 
 def summarize(
@@ -152,7 +175,7 @@ def summarize(
     ratio = None
     if len(timings) > 1:
         ours, theirs = [each.cpu_ms for each in timings] if single_threaded else medians
-        value, bounds = ratio_interval(theirs, ours, CONFIDENCE)
+        value, bounds = ratio_interval(theirs, ours, CONFIDENCE, session=timings[0].session)
         ratio = Ratio(value, bounds.low, bounds.high)
     return Latency(
         median_ms=median,

@@ -29,15 +29,26 @@ class Timings:
 
     wall_ms: each call, [blocks, calls per block]. cpu_ms: the mean call of each block, counting only what the calling
     thread was running, [blocks]: it leaves out the waiting for a core (and, with several threads, for the others).
+    session: which session of the file each block was timed in, [blocks]; None: one session.
     """
 
     wall_ms: NDArray[np.float64]
     cpu_ms: NDArray[np.float64]
+    session: NDArray[np.int64] | None = None
 
     @property
     def running(self) -> float:
         """Share of the time in which the calling thread was running."""
         return float(self.cpu_ms.mean() / self.wall_ms.mean())
+
+    @staticmethod
+    def join(sessions: Sequence["Timings"]) -> "Timings":
+        """Put the blocks of several sessions in one, each with the number of its session."""
+        return Timings(
+            np.concatenate([each.wall_ms for each in sessions]),
+            np.concatenate([each.cpu_ms for each in sessions]),
+            np.repeat(np.arange(len(sessions)), [len(each.cpu_ms) for each in sessions]),
+        )
 
 
 def time_blocks(
@@ -45,17 +56,22 @@ def time_blocks(
     seconds: float,
     clock: Clock = time.perf_counter_ns,
     thread_clock: Clock = time.thread_time_ns,
+    *,
+    least: int = MIN_BLOCKS,
+    per_block: Sequence[int] | None = None,
 ) -> list[Timings]:
     """Time each candidate for about `seconds`, warm-up not counted.
 
-    A block lasts at least 5 ms. Every candidate gets as many blocks as every other, at least 8 however long they take.
+    A block lasts at least 5 ms, or has the calls that `per_block` says. Every candidate gets as many blocks as every
+    other, at least `least` however long they take.
     """
-    per_block = [max(1, min(_MAX_CALLS, math.ceil(BLOCK_NS / warm_up(call, seconds / 4, clock)))) for call in calls]
+    warm = [warm_up(call, seconds / 4, clock) for call in calls]
+    per_block = per_block or [max(1, min(_MAX_CALLS, math.ceil(BLOCK_NS / each))) for each in warm]
     wall: list[list[NDArray[np.float64]]] = [[] for _ in calls]
     cpu: list[list[float]] = [[] for _ in calls]
     end = clock() + seconds * len(calls) * 1e9
     order = range(len(calls))
-    while len(wall[0]) < MIN_BLOCKS or clock() < end:
+    while len(wall[0]) < least or clock() < end:
         for i in order:
             if len(calls) > 1:
                 calls[i]()  # the caches still hold the other candidate's weights
