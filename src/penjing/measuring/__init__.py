@@ -2,7 +2,8 @@
 
 from penjing.measuring.disk import Sizes, sizes
 from penjing.measuring.fresh import Memory, measure_fresh, memory
-from penjing.measuring.latency import Latency, Ratio, measure
+from penjing.measuring.latency import Latency, measure
 from penjing.measuring.machine import Machine, machine
+from penjing.measuring.paired import Ratio
 
 __all__ = ["Latency", "Machine", "Memory", "Ratio", "Sizes", "machine", "measure", "measure_fresh", "memory", "sizes"]

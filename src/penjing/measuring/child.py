@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from penjing.measuring.fresh import Memory
-from penjing.measuring.latency import summarize, threads_of
+from penjing.measuring.latency import summarize
+from penjing.measuring.paired import threads_of
 from penjing.measuring.timing import bind, time_blocks, undisturbed
 from penjing.runtimes import RUNTIMES, Artifact, load
 from penjing.runtimes.signature import Array

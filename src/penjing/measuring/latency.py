@@ -1,60 +1,21 @@
 """Latency of a deployed model: a distribution, told with its spread, its thread count and its machine."""
 
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
 from penjing.measuring.machine import Machine, machine
-from penjing.measuring.statistics import median_interval, noise, ratio_interval
-from penjing.measuring.timing import MIN_BLOCKS, Timings, bind, time_blocks, undisturbed
+from penjing.measuring.paired import CONFIDENCE, Ratio, ratio_of, session_call, threads_of, time_pair
+from penjing.measuring.statistics import median_interval, noise
+from penjing.measuring.timing import Timings, time_blocks, undisturbed
 from penjing.runtimes import Artifact
 from penjing.types import Interval
 from penjing.workload import ExampleInputs
 
-CONFIDENCE = 0.95
 NOISY = 0.05
 """Half an interval wider than this share of the median is called noisy."""
-SESSIONS = 6
-"""How often a pair is loaded anew to be compared; an even number, for the order of loading alternates."""
-NOISY_RATIO = 0.02
-"""The same for a ratio, which is narrower: what slows both of a pair cancels."""
-
-
-@dataclass(frozen=True)
-class Ratio:
-    """How many times faster than another: time of the other / time of this one, paired, with its 95 % interval.
-
-    Where both run on one thread, only the time in which it was running counts, so that other work on the machine, which
-    may hit one of a pair alone, does not. Where half the interval is more than 2 % of the value, the ratio is noisy: it
-    is then written as its interval alone.
-
-    >>> print(Ratio(1.5, 1.49, 1.51)), print(Ratio(1.5, 1.2, 1.9))
-    1.50x [1.49, 1.51]
-    noisy, somewhere from 1.20x to 1.90x
-    (None, None)
-    """
-
-    value: float
-    low: float
-    high: float
-
-    @property
-    def noise(self) -> str | None:
-        """Why the value should not be relied on; None where it may be."""
-        return noise(self.value, Interval(self.low, self.high, CONFIDENCE), NOISY_RATIO, of="ratio")
-
-    @property
-    def noisy(self) -> bool:
-        """Whether half the interval is more than 2 % of the value."""
-        return self.noise is not None
-
-    def __str__(self) -> str:
-        if self.noisy:
-            return f"noisy, somewhere from {self.low:.2f}x to {self.high:.2f}x"
-        return f"{self.value:.2f}x [{self.low:.2f}, {self.high:.2f}]"
 
 
 @dataclass(frozen=True)
@@ -131,9 +92,9 @@ def measure(
     threads = max(threads_of(each) for each in artifacts)
     with undisturbed(threads) as pinned:  # loading too: worker threads inherit the cores of their creator
         timings = (
-            [time_blocks([_call(artifact, example)], seconds)[0]]
+            time_blocks([session_call(artifact, example)], seconds)
             if against is None
-            else (_time_pair(artifact, against, example, seconds))
+            else time_pair((artifact, example), (against, example), seconds)
         )
     return summarize(
         timings,
@@ -143,24 +104,6 @@ def measure(
         runtime=artifact.runtime,
         single_threaded=threads == 1,
     )
-
-
-def _time_pair(first: Artifact, second: Artifact, example: ExampleInputs, seconds: float) -> list[Timings]:
-    """Time two files in turns, in pairs of sessions of which each file is loaded first in every other."""
-    sessions: list[list[Timings]] = []
-    counts: list[int] | None = None
-    least = math.ceil(MIN_BLOCKS / SESSIONS)
-    for i in range(SESSIONS):
-        turn = (first, second) if i % 2 == 0 else (second, first)
-        calls = [_call(each, example) for each in turn][:: 1 if i % 2 == 0 else -1]
-        sessions.append(time_blocks(calls, seconds / SESSIONS, least=least, per_block=counts))
-        counts = counts or [each.wall_ms.shape[1] for each in sessions[0]]
-    return [Timings.join(each) for each in zip(*sessions, strict=True)]
-
-
-def _call(artifact: Artifact, example: ExampleInputs) -> Callable[[], object]:
-    session = artifact.load()
-    return bind(session.run, session.feeds(*example.args, **example.kwargs))
 
 
 def summarize(
@@ -174,9 +117,7 @@ def summarize(
     running = timings[0].running if single_threaded else 1.0
     ratio = None
     if len(timings) > 1:
-        ours, theirs = [each.cpu_ms for each in timings] if single_threaded else medians
-        value, bounds = ratio_interval(theirs, ours, CONFIDENCE, session=timings[0].session)
-        ratio = Ratio(value, bounds.low, bounds.high)
+        ratio = ratio_of(timings[0], timings[1], single_threaded=single_threaded)
     return Latency(
         median_ms=median,
         low_ms=interval.low,
@@ -195,11 +136,6 @@ def summarize(
         ratio=ratio,
         p99_ms=float(np.quantile(timings[0].wall_ms, 0.99)) if timings[0].wall_ms.size >= 100 else None,
     )
-
-
-def threads_of(artifact: Artifact) -> int:
-    """Threads that the manifest gives the model."""
-    return int(artifact.options.get("threads", 1))
 
 
 def interval_of(latency: Latency) -> Interval:

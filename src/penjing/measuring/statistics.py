@@ -85,7 +85,7 @@ def ratio_interval(
         interval = median_interval(logarithms, confidence)
         centre, low, high = float(np.median(logarithms)), interval.low, interval.high
     else:
-        centre, half = _student([float(np.median(logarithms[session == i])) for i in np.unique(session)], confidence)
+        centre, half = student([float(np.median(logarithms[session == i])) for i in np.unique(session)], confidence)
         low, high = centre - half, centre + half
     return math.exp(centre), Interval(math.exp(low), math.exp(high), confidence)
 
@@ -103,14 +103,18 @@ def between_processes(medians: Sequence[float], intervals: Sequence[Interval]) -
     if len(medians) < 2:
         raise ValueError("how processes differ takes at least 2 of them; ask for processes=3")
     confidence = intervals[0].confidence
-    centre, half = _student([math.log(median) for median in medians], confidence)
+    centre, half = student([math.log(median) for median in medians], confidence)
     low = min(math.exp(centre - half), *(interval.low for interval in intervals))
     high = max(math.exp(centre + half), *(interval.high for interval in intervals))
     return math.exp(centre), Interval(low, high, confidence)
 
 
-def _student(values: Sequence[float], confidence: float) -> tuple[float, float]:
-    """Mean and half of Student's t interval."""
+def student(values: Sequence[float], confidence: float) -> tuple[float, float]:
+    """Mean of independent values, and half of Student's t interval of it.
+
+    >>> [round(value, 3) for value in student([1.0, 2.0, 3.0], 0.95)]
+    [2.0, 2.484]
+    """
     from scipy.stats import t
 
     n = len(values)

@@ -66,7 +66,7 @@ def time_blocks(
     other, at least `least` however long they take.
     """
     warm = [warm_up(call, seconds / 4, clock) for call in calls]
-    per_block = per_block or [max(1, min(_MAX_CALLS, math.ceil(BLOCK_NS / each))) for each in warm]
+    per_block = per_block or _counts(warm)
     wall: list[list[NDArray[np.float64]]] = [[] for _ in calls]
     cpu: list[list[float]] = [[] for _ in calls]
     end = clock() + seconds * len(calls) * 1e9
@@ -80,6 +80,16 @@ def time_blocks(
             cpu[i].append((thread_clock() - start) / 1e6 / per_block[i])
         order = range(len(calls))[::-1] if order.step > 0 else range(len(calls))
     return [Timings(np.stack(each), np.array(busy)) for each, busy in zip(wall, cpu, strict=True)]
+
+
+def _counts(call_ns: Sequence[float]) -> list[int]:
+    """Calls in a block. Candidates of nearly the same speed get the same: what a change of turns costs is then alike.
+
+    >>> _counts([1e6, 1.1e6]), _counts([1e6, 3e6])
+    ([5, 5], [5, 2])
+    """
+    counts = [max(1, min(_MAX_CALLS, math.ceil(BLOCK_NS / each))) for each in call_ns]
+    return [max(counts)] * len(counts) if max(call_ns) < 1.25 * min(call_ns) else counts
 
 
 def warm_up(call: Callable[[], object], seconds: float, clock: Clock = time.perf_counter_ns) -> float:
