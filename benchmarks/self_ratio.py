@@ -28,7 +28,14 @@ from penjing.workload import resnet20
 CACHE = Path(".cache/self_ratio.jsonl")
 TARGET = {"trials": 40, "covered": 36, "half_width": 0.02}
 CONDITIONS = ("quiet", "busy")
-SPIN = "import os, sys\nos.sched_setaffinity(0, {int(sys.argv[1])})\nwhile True: pass"
+SPIN = """
+import os, sys
+os.sched_setaffinity(0, {int(sys.argv[1])})
+parent = os.getppid()
+while os.getppid() == parent:  # ends with the benchmark, however that ends
+    for _ in range(1_000_000):
+        pass
+"""
 
 
 def main() -> None:

@@ -72,7 +72,7 @@ def time_pair(first: Setting, second: Setting, seconds: float) -> list[Timings]:
     counts: list[int] | None = None
     for i in range(SESSIONS):
         turn = slice(None, None, 1 if i % 2 == 0 else -1)
-        calls = [session_call(*each) for each in (first, second)[turn]]
+        calls = [session_call(artifact, example) for artifact, example in [first, second][turn]]
         least = math.ceil(MIN_BLOCKS / SESSIONS)
         timings = time_blocks(calls, seconds / SESSIONS, least=least, per_block=counts and counts[turn])[turn]
         sessions.append(timings)
