@@ -43,9 +43,10 @@ class ColdStart:
     @staticmethod
     def from_data(data: Mapping[str, Any]) -> "ColdStart":
         """Read what `to_data` gave."""
-        return ColdStart(
-            **{name: Spread(**value) if isinstance(value, Mapping) else value for name, value in data.items()}
-        )
+        values: dict[str, Any] = {
+            name: Spread(**value) if isinstance(value, Mapping) else value for name, value in data.items()
+        }
+        return ColdStart(**values)
 
     def __str__(self) -> str:
         return f"import {self.import_ms}, load {self.load_ms}, first run {self.first_run_ms}"
