@@ -1,5 +1,6 @@
 """The search moves only on a clear win, and the winner must hold in a second measurement."""
 
+import importlib
 from pathlib import Path
 from typing import Any
 
@@ -77,8 +78,7 @@ def test_an_impossible_choice_is_a_row(artifact: Artifact) -> None:
 
 
 def test_a_choice_that_computes_something_else_is_refused(artifact: Artifact, monkeypatch: pytest.MonkeyPatch) -> None:
-    from penjing.measuring import tune as room
-
+    room = importlib.import_module("penjing.measuring.tune")  # the package gives the function of this name
     outputs = iter([[torch.ones(2).numpy()], [torch.full((2,), 1.01).numpy()]])
     monkeypatch.setattr(room, "_outputs", lambda *_: next(outputs))
     found = tune(artifact, torch.randn(2, 8), choices={"threads": [2]}, compare=made_up())

@@ -25,8 +25,8 @@ import numpy as np
 from penjing.errors import RunError
 from penjing.measuring.machine import Machine, machine
 from penjing.measuring.paired import threads_of
-from penjing.measuring.server import ANSWER, pack, receive
 from penjing.measuring.statistics import Floats
+from penjing.measuring.wire import ANSWER, HEAD, REQUEST, pack_request, receive
 from penjing.runtimes import Artifact
 from penjing.runtimes.signature import Array
 from penjing.workload import ExampleInputs
@@ -235,13 +235,13 @@ def _drive(
     start = time.monotonic_ns() + 50_000_000
 
     def send() -> None:
-        message = pack(0, feeds)
-        prefix, suffix = message[:4], message[12:]
+        message = pack_request(0, feeds)
+        prefix, suffix = message[: HEAD.size], message[HEAD.size + REQUEST.size :]
         with suppress(OSError):  # closed by the listener, whose time is over: what was not sent stays unanswered
             for number, moment in enumerate(due):
                 _wait_until(start + int(moment * 1e9))
                 sent[number] = (time.monotonic_ns() - start) / 1e9
-                connection.sendall(prefix + number.to_bytes(8, "big") + suffix)
+                connection.sendall(prefix + REQUEST.pack(number) + suffix)
 
     sender = threading.Thread(target=send, daemon=True)
     sender.start()
