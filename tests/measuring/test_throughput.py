@@ -1,6 +1,9 @@
 """Several copies: the window counts what all finish together; a copy that fails is told."""
 
+import importlib
 import json
+import subprocess
+import time
 
 import numpy as np
 import pytest
@@ -11,6 +14,8 @@ from penjing.errors import RunError
 from penjing.measuring.cold import ColdStart, cold_start
 from penjing.measuring.throughput import SLICES, Throughput, slice_rates, throughput
 from penjing.runtimes import Artifact, export
+
+room = importlib.import_module("penjing.measuring.throughput")  # the package gives the function of this name
 
 
 @pytest.fixture(scope="module")
@@ -54,3 +59,18 @@ def test_cold_start_tells_its_three_parts(artifact: Artifact) -> None:
     assert ColdStart.from_data(json.loads(json.dumps(found.to_data()))) == found
     with pytest.raises(ValueError, match="processes=0"):
         cold_start(artifact, torch.randn(4, 64), processes=0)
+
+
+def test_a_copy_without_a_core_is_noisy(artifact: Artifact, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(room, "_start", lambda *_: subprocess.Popen(["cat"], stdin=-1, stdout=-1, stderr=-1, text=True))
+    ends = list(range(0, 10**11, 10**7))
+
+    def said(share: float) -> Throughput:
+        answers = iter(["1000000", json.dumps({"finished": [time.monotonic_ns() + t for t in ends], "running": share})])
+        monkeypatch.setattr(room, "_line", lambda *_: next(answers))
+        return throughput(artifact, torch.randn(4, 64), seconds=0.1)
+
+    assert said(0.99).noise is None
+    assert said(0.99).samples_per_second == pytest.approx(400, rel=0.01)
+    assert "had a core for 50 %" in str(said(0.5).noise)
+    assert str(said(0.5)).endswith(", noisy")

@@ -19,10 +19,12 @@ from typing import Any
 import numpy as np
 
 from penjing.errors import RunError
+from penjing.measuring.latency import NOISY
 from penjing.measuring.machine import Machine, machine
 from penjing.measuring.paired import CONFIDENCE, threads_of
-from penjing.measuring.statistics import Floats, student
+from penjing.measuring.statistics import Floats, noise, student
 from penjing.runtimes import Artifact
+from penjing.types import Interval
 from penjing.workload import ExampleInputs
 
 SLICES = 10
@@ -34,7 +36,8 @@ LEAD_NS = 200_000_000
 class Throughput:
     """Samples per second of all copies together, with its 95 % interval over slices of the window.
 
-    concurrency: copies, each a process; threads: of each. pinned: whether each copy had cores of its own.
+    concurrency: copies, each a process; threads: of each. pinned: whether each copy had cores of its own. noise says
+    why the figure should not be relied on, None if it may be.
     """
 
     samples_per_second: float
@@ -47,6 +50,7 @@ class Throughput:
     seconds: float
     runtime: str
     machine: Machine
+    noise: str | None = None
 
     def to_data(self) -> dict[str, Any]:
         """Give the throughput as JSON values."""
@@ -62,7 +66,7 @@ class Throughput:
         plural = "s" if self.threads > 1 else ""
         return (
             f"{self.samples_per_second:.4g} samples/s [{self.low:.4g}, {self.high:.4g}] "
-            f"({copies}, batch {self.batch}, {self.threads} thread{plural} each)"
+            f"({copies}, batch {self.batch}, {self.threads} thread{plural} each)" + (", noisy" if self.noise else "")
         )
 
 
@@ -93,13 +97,16 @@ def throughput(artifact: Artifact, example_inputs: Any, *, concurrency: int = 1,
                 assert worker.stdin is not None
                 worker.stdin.write(f"{begin} {begin + length}\n")
                 worker.stdin.flush()
-            finished = [np.array(json.loads(_line(worker, artifact)), np.float64) for worker in workers]
+            told = [json.loads(_line(worker, artifact)) for worker in workers]
         finally:
             for worker in workers:
                 worker.kill()
                 worker.communicate()
+    finished = [np.array(each["finished"], np.float64) for each in told]
     rates = slice_rates(finished, float(begin), float(length)) * example.batch_size
     mean, half = student(rates.tolist(), CONFIDENCE)
+    # A copy that waits for its own threads, or for others where cores are shared on purpose, has no core either.
+    running = min(each["running"] for each in told) if pinned and threads == 1 else 1.0
     return Throughput(
         samples_per_second=mean,
         low=max(0.0, mean - half),
@@ -111,6 +118,7 @@ def throughput(artifact: Artifact, example_inputs: Any, *, concurrency: int = 1,
         seconds=length / 1e9,
         runtime=artifact.runtime,
         machine=machine(),
+        noise=noise(mean, Interval(mean - half, mean + half, CONFIDENCE), NOISY, running, of="mean"),
     )
 
 

@@ -1,7 +1,8 @@
 """One copy of a model under `throughput`: python -m penjing.measuring.worker ARTIFACT INPUTS.npz [CORE ...].
 
 Says the nanoseconds of a call once it is warm, reads "BEGIN END" (of the monotonic clock, which processes share), runs
-from now until a call ends behind END, and says when each call ended, in JSON.
+from now until a call ends behind END, and says in JSON when each call ended, and the share of the time in which its
+calling thread had a core.
 """
 
 import gc
@@ -27,11 +28,13 @@ def main(arguments: list[str]) -> None:
     print(int(warm_up(call, 1.0)), flush=True)
     _, end = map(int, sys.stdin.readline().split())
     gc.disable()
+    had = time.thread_time_ns()
     finished = [time.monotonic_ns()]
     while finished[-1] < end:
         call()
         finished.append(time.monotonic_ns())
-    print(json.dumps(finished), flush=True)
+    running = (time.thread_time_ns() - had) / (finished[-1] - finished[0])
+    print(json.dumps({"finished": finished, "running": running}), flush=True)
 
 
 if __name__ == "__main__":
