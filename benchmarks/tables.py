@@ -261,6 +261,25 @@ def deploy_resnet20(data: dict[str, Any]) -> list[str]:
     ]
 
 
+def self_ratio(data: dict[str, Any]) -> list[str]:
+    target = data["target"]
+    head = "| batch | machine | trials | interval covers 1 | says noisy | neither | half width, median % | load |"
+    rows = [
+        f"| {row['batch']} | {row['condition']} | {row['count']} | {row['covered']} | {row['said_noisy']} | "
+        f"{row['wrong']} | {100 * row['median_half_width']:.2f} | {row['load'][0]:.1f} to {row['load'][1]:.1f} |"
+        for row in data["rows"]
+    ]
+    return [
+        f"Target: the interval covers 1 in {target['covered']} of {target['trials']} trials, with half its width at "
+        f"most {100 * target['half_width']:g} %, or the answer is noisy. {data['seconds']:g} s for each of a pair. "
+        "Busy: a second process spins on another core. The machine was shared: load is its average over a minute.",
+        "",
+        head,
+        "|---|---|---|---|---|---|---|---|",
+        *rows,
+    ]
+
+
 def verdict_size(_: dict[str, Any]) -> list[str]:
     return ["See [the design of the verdict](design/002-verdict.md)."]
 
@@ -274,6 +293,7 @@ SECTIONS: dict[str, tuple[str, Callable[[dict[str, Any]], list[str]]]] = {
     "structure_speed": ("Analysis and cut", structure_speed),
     "depth": ("Blocks left out", depth),
     "demo": ("The demo", demo),
+    "self_ratio": ("A file against itself", self_ratio),
     "widths": ("What widths cost", widths),
     "quantize_peer": ("Static int8 beside ONNX Runtime's own tool", quantize_peer),
     "import_time": ("Import time", import_time),

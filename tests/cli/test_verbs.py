@@ -181,6 +181,10 @@ def test_optimize_report_and_resume(
     code, text, _ = penjing_says("report", out)
     assert code == 0
     assert "✓ Pass" in text
+    code, priced = penjing_json("report", out, "--price-per-hour", 0.5, "--rate", 1e6)
+    assert code == 0
+    assert {row["unit"] for row in priced["rows"]} - {row["unit"] for row in data["rows"]} == {"money"}
+    assert penjing_says("report", out, "--rate", 5)[0] == 4, "machines need a price"
     assert (out / "journal.jsonl").read_bytes() == journal
 
     command = (out / "command.json").read_bytes()

@@ -53,3 +53,8 @@ def test_values_out_of_range_are_named(name: str, value: float) -> None:
     arguments: dict[str, Any] = {"samples_per_second": 100.0, "price_per_hour": 1.0, name: value}
     with pytest.raises(PenjingError, match=rf"{name} is {value}; give"):
         cost(**arguments)
+
+
+def test_cost_in_words() -> None:
+    assert str(cost(1000.0, 3.6)) == "1 per million samples at 1000 samples/s and machine"
+    assert str(cost(250.0, 0.9, rate=600.0)) == "1 per million samples at 250 samples/s and machine, machines needed: 3"

@@ -57,7 +57,7 @@ def test_summary_of_known_timings() -> None:
     assert not found.noisy
     assert found.ratio is not None
     assert (found.ratio.value, found.ratio.low, found.ratio.high) == pytest.approx((3, 3, 3))
-    assert str(found) == "2 ms [2, 2], p95 10 ms (batch 8, 1 thread), 3.00x [3.00, 3.00]"
+    assert str(found) == "2 ms [2, 2], p95 10 ms (batch 8, 1 thread); ratio 3.00x [3.00, 3.00]"
 
 
 def test_a_busy_machine_is_noisy_and_does_not_bend_the_ratio() -> None:

@@ -1,7 +1,12 @@
 """The far percentiles: told where there are calls enough, absent from older records."""
 
-import numpy as np
+from dataclasses import replace
+from typing import Any
 
+import numpy as np
+import pytest
+
+from penjing.measuring import fresh
 from penjing.measuring.latency import Latency, summarize
 from penjing.measuring.statistics import Floats
 from penjing.measuring.timing import Timings
@@ -24,3 +29,13 @@ def test_a_record_without_p99_is_read() -> None:
     data = latency_of(np.ones((20, 10))).to_data()
     del data["p99_ms"]
     assert Latency.from_data(data).p99_ms is None
+
+
+@pytest.mark.parametrize(("tails", "joined"), [((3.0, 5.0), 5.0), ((3.0, None), None)])
+def test_the_worst_p99_of_several_processes_is_theirs(
+    tails: tuple[float | None, ...], joined: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    each = iter(replace(latency_of(np.ones((20, 10))), p99_ms=tail).to_data() for tail in tails)
+    monkeypatch.setattr(fresh, "run_child", lambda *_: next(each))
+    artifact: Any = None  # goes to the child only
+    assert fresh.measure_fresh(artifact, None, processes=2).p99_ms == joined

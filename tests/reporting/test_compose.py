@@ -7,7 +7,7 @@ import pytest
 
 from penjing.errors import RunError
 from penjing.recipe import Finetune, PruneChannels, Quantize, Recipe
-from penjing.reporting import ReportData, Role, Unit, compose
+from penjing.reporting import Pricing, ReportData, Role, Unit, compose
 from penjing.reporting.html import render_html
 from penjing.reporting.markdown import render_markdown
 from penjing.reporting.words import verdict_words
@@ -15,6 +15,7 @@ from penjing.types import Decision, Interval, Status
 from penjing.verdict import LimitResult, Verdict, power
 
 Event = dict[str, Any]
+MACHINES = "machines for 5000 samples/s"
 CUT = Recipe([PruneChannels(0.5, of="macs", round_to=8), Finetune(), Quantize()])
 
 
@@ -253,3 +254,15 @@ def test_the_power_of_any_number_of_samples_can_be_shown(n: int) -> None:
 def test_nothing_to_report() -> None:
     with pytest.raises(RunError, match="the journal holds no baseline yet"):
         compose([])
+
+
+def test_costs_come_last_and_only_at_a_price() -> None:
+    events = [baseline(), candidate(), verdict(Decision.PASS), finish()]
+    without = compose(events)
+    priced = compose(events, Pricing(3.6, rate=5000.0))
+    assert priced.rows[: len(without.rows)] == without.rows
+    added = [row.name for row in priced.rows[len(without.rows) :]]
+    assert added == [f"{what}, batch {n}" for n in (8, 1) for what in ("cost of a million samples", MACHINES)]
+    assert "cheaper" in render_markdown(priced)
+    assert "cost of a million samples, batch 8" in render_html(priced)
+    assert ReportData.model_validate_json(priced.model_dump_json()) == priced

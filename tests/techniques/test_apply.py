@@ -212,10 +212,6 @@ def test_excluded_and_chosen_groups() -> None:
         (lambda: apply(network(), Sparsify(0.5)), "needs example_inputs="),
         (lambda: apply("model.pt", Sparsify(0.5)), "got str; pass a Workload or an nn.Module"),
         (lambda: apply(network(), Sparsify(0.5), torch.zeros(2, 1, 8, 8), prefer="both"), "prefer='both' is unknown"),
-        (
-            lambda: apply(network(), Sparsify(0.5), torch.zeros(2, 1, 8, 8), runtime="onnxruntime"),
-            "is a name; give a Target",
-        ),
         (lambda: apply(network(), Finetune(), torch.zeros(2, 1, 8, 8)), r"step 0 \(finetune\) needs train data"),
         (lambda: apply(network(), Quantize(), torch.zeros(2, 1, 8, 8)), r"step 0 \(quantize\) needs calibration data"),
         (lambda: apply(workload(network(), train=None), Finetune()), "needs train data"),

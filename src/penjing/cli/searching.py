@@ -8,7 +8,7 @@ import typer
 
 from penjing.cli.progress import Bar
 from penjing.cli.shared import EXIT, ExitCode, Json, RuntimeName, WorkloadFile, console, print_json, read_workload
-from penjing.errors import RunError
+from penjing.errors import PenjingError, RunError
 
 if TYPE_CHECKING:
     from penjing.optimizing import Run
@@ -78,13 +78,20 @@ def resume_command(
 
 
 def report_command(
-    run: Annotated[Path, typer.Argument(help="Run folder of `penjing optimize`.")], as_json: Json = False
+    run: Annotated[Path, typer.Argument(help="Run folder of `penjing optimize`.")],
+    price_per_hour: Annotated[float | None, typer.Option("--price-per-hour", help="Of a machine; adds cost.")] = None,
+    rate: Annotated[float | None, typer.Option("--rate", help="Samples per second to serve; with a price.")] = None,
+    utilisation: Annotated[float, typer.Option("--utilisation", help="Share of time a machine is busy.")] = 1.0,
+    as_json: Json = False,
 ) -> None:
     """Write the report of a run again, finished or not, from its journal."""
-    from penjing.reporting import compose, print_summary, write_report
+    from penjing.reporting import Pricing, compose, print_summary, write_report
     from penjing.runs import read_journal
 
-    data = compose(read_journal(run))
+    if rate is not None and price_per_hour is None:
+        raise PenjingError(f"--rate is {rate} without a price; add --price-per-hour")
+    pricing = None if price_per_hour is None else Pricing(price_per_hour, rate, utilisation)
+    data = compose(read_journal(run), pricing)
     path = write_report(run, data)
     if as_json:
         print_json(data.model_dump(mode="json"))

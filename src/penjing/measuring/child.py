@@ -3,14 +3,17 @@
 import json
 import resource
 import sys
+import time
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from penjing.measuring.fresh import Memory
-from penjing.measuring.latency import summarize, threads_of
+from penjing.measuring.latency import summarize
+from penjing.measuring.paired import threads_of
 from penjing.measuring.timing import bind, time_blocks, undisturbed
 from penjing.runtimes import RUNTIMES, Artifact, load
 from penjing.runtimes.signature import Array
@@ -44,6 +47,18 @@ def _memory(artifact: Artifact, feeds: list[Array], batch: int, seconds: float) 
     return Memory(model_bytes=max(0, peak - before), process_bytes=peak, batch=batch).to_data()
 
 
+def _cold(artifact: Artifact, feeds: list[Array], batch: int, seconds: float) -> dict[str, Any]:
+    marks = [time.perf_counter()]
+    RUNTIMES[artifact.runtime].options(artifact.options)  # imports the runtime
+    marks.append(time.perf_counter())
+    session = load(artifact.path)
+    marks.append(time.perf_counter())
+    session.run(feeds)
+    marks.append(time.perf_counter())
+    spans = [(end - start) * 1e3 for start, end in pairwise(marks)]
+    return dict(zip(("import_ms", "load_ms", "first_run_ms"), spans, strict=True)) | {"batch": batch}
+
+
 def _restart_peak() -> int:
     """Let the peak count from now on, and give what is resident now; without Linux's switch, the peak so far."""
     switch = Path("/proc/self/clear_refs")
@@ -68,6 +83,7 @@ def _status(field: str) -> int:
 TASKS: dict[str, Callable[[Artifact, list[Array], int, float], dict[str, Any]]] = {
     "latency": _latency,
     "memory": _memory,
+    "cold": _cold,
 }
 
 if __name__ == "__main__":

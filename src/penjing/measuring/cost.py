@@ -26,7 +26,7 @@ class Cost:
         return Cost(**data)
 
     def __str__(self) -> str:
-        text = f"{self.per_million:.3g} per million samples at {self.per_machine:.3g} samples/s and machine"
+        text = f"{self.per_million:.3g} per million samples at {self.per_machine:.4g} samples/s and machine"
         return text + ("" if self.machines is None else f", machines needed: {self.machines}")
 
 

@@ -51,7 +51,7 @@ def measure_fresh(artifact: Artifact, example_inputs: Any, *, processes: int = 3
     """
     if processes < 2:
         raise ValueError(f"processes={processes}: how processes differ takes at least 2")
-    each = [Latency.from_data(_child("latency", artifact, example_inputs, seconds)) for _ in range(processes)]
+    each = [Latency.from_data(run_child("latency", artifact, example_inputs, seconds)) for _ in range(processes)]
     median, interval = between_processes([one.median_ms for one in each], [interval_of(one) for one in each])
     tails = [one.p99_ms for one in each]
     return replace(
@@ -72,10 +72,11 @@ def measure_fresh(artifact: Artifact, example_inputs: Any, *, processes: int = 3
 
 def memory(artifact: Artifact, example_inputs: Any) -> Memory:
     """Peak resident memory of loading and running a deployed model, in a new process; raises RunError when it fails."""
-    return Memory.from_data(_child("memory", artifact, example_inputs, 0.0))
+    return Memory.from_data(run_child("memory", artifact, example_inputs, 0.0))
 
 
-def _child(task: str, artifact: Artifact, example_inputs: Any, seconds: float) -> dict[str, Any]:
+def run_child(task: str, artifact: Artifact, example_inputs: Any, seconds: float) -> dict[str, Any]:
+    """Have one of the tasks of `child` done in a new process; raises RunError, with its last words, when it fails."""
     example = ExampleInputs.of(example_inputs)
     feeds = artifact.load().feeds(*example.args, **example.kwargs)
     with tempfile.TemporaryDirectory() as folder:

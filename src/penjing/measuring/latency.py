@@ -7,31 +7,15 @@ from typing import Any
 import numpy as np
 
 from penjing.measuring.machine import Machine, machine
-from penjing.measuring.statistics import median_interval, noise, ratio_interval
-from penjing.measuring.timing import Timings, bind, time_blocks, undisturbed
+from penjing.measuring.paired import CONFIDENCE, Ratio, ratio_of, session_call, threads_of, time_pair
+from penjing.measuring.statistics import median_interval, noise
+from penjing.measuring.timing import Timings, time_blocks, undisturbed
 from penjing.runtimes import Artifact
 from penjing.types import Interval
 from penjing.workload import ExampleInputs
 
-CONFIDENCE = 0.95
 NOISY = 0.05
 """Half an interval wider than this share of the median is called noisy."""
-
-
-@dataclass(frozen=True)
-class Ratio:
-    """How many times faster than another: time of the other / time of this one, paired, with its 95 % interval.
-
-    Where both run on one thread, only the time in which it was running counts, so that other work on the machine, which
-    may hit one of a pair alone, does not.
-    """
-
-    value: float
-    low: float
-    high: float
-
-    def __str__(self) -> str:
-        return f"{self.value:.2f}x [{self.low:.2f}, {self.high:.2f}]"
 
 
 @dataclass(frozen=True)
@@ -88,7 +72,8 @@ class Latency:
             f"{self.median_ms:.3g} ms [{self.low_ms:.3g}, {self.high_ms:.3g}], p95 {self.p95_ms:.3g} ms "
             f"(batch {self.batch}, {self.threads} thread{plural})"
         )
-        return text + (f", {self.ratio}" if self.ratio else "") + (", noisy" if self.noisy else "")
+        text += ", noisy" if self.noisy else ""
+        return text + (f"; ratio {self.ratio}" if self.ratio else "")
 
 
 def measure(
@@ -96,19 +81,21 @@ def measure(
 ) -> Latency:
     """Time a deployed model as its manifest says it is run, for about `seconds` (as long again for `against`).
 
-    Both are loaded and timed in this process, pinned to as many cores as the model has threads, in interleaved blocks.
-    With `against`, `.ratio` is the paired speed-up over it. Where the machine is too noisy, `.noisy` says so.
+    Both are timed in this process, pinned to as many cores as the model has threads, in interleaved blocks. With
+    `against`, `.ratio` is the paired speed-up over it, and both are loaded 6 times, in alternating order: a session
+    keeps its memory for life, and with it a speed of its own. Where the machine is too noisy, `.noisy` says so.
 
     Raises WorkloadError or ShapeError for inputs that do not fit, ArtifactError for a changed file.
     """
     example = ExampleInputs.of(example_inputs)
     artifacts = [artifact] if against is None else [artifact, against]
     threads = max(threads_of(each) for each in artifacts)
-    with undisturbed(threads) as pinned:
-        sessions = [each.load() for each in artifacts]  # inside: worker threads inherit the cores of their creator
-        feeds = [session.feeds(*example.args, **example.kwargs) for session in sessions]
-        calls = [bind(session.run, arrays) for session, arrays in zip(sessions, feeds, strict=True)]
-        timings = time_blocks(calls, seconds)
+    with undisturbed(threads) as pinned:  # loading too: worker threads inherit the cores of their creator
+        timings = (
+            time_blocks([session_call(artifact, example)], seconds)
+            if against is None
+            else time_pair((artifact, example), (against, example), seconds)
+        )
     return summarize(
         timings,
         batch=example.batch_size,
@@ -130,9 +117,7 @@ def summarize(
     running = timings[0].running if single_threaded else 1.0
     ratio = None
     if len(timings) > 1:
-        ours, theirs = [each.cpu_ms for each in timings] if single_threaded else medians
-        value, bounds = ratio_interval(theirs, ours, CONFIDENCE)
-        ratio = Ratio(value, bounds.low, bounds.high)
+        ratio = ratio_of(timings[0], timings[1], single_threaded=single_threaded)
     return Latency(
         median_ms=median,
         low_ms=interval.low,
@@ -151,11 +136,6 @@ def summarize(
         ratio=ratio,
         p99_ms=float(np.quantile(timings[0].wall_ms, 0.99)) if timings[0].wall_ms.size >= 100 else None,
     )
-
-
-def threads_of(artifact: Artifact) -> int:
-    """Threads that the manifest gives the model."""
-    return int(artifact.options.get("threads", 1))
 
 
 def interval_of(latency: Latency) -> Interval:

@@ -67,16 +67,27 @@ def median_interval(values: Sequence[float] | Floats, confidence: float = 0.95) 
     return Interval(float(low), float(high), confidence)
 
 
-def ratio_interval(above: Floats, below: Floats, confidence: float = 0.95) -> tuple[float, Interval]:
+def ratio_interval(
+    above: Floats, below: Floats, confidence: float = 0.95, *, session: NDArray[np.int64] | None = None
+) -> tuple[float, Interval]:
     """Median of paired ratios above[i] / below[i] and its interval; what slows both of a pair cancels.
+
+    session: which pair of sessions each ratio was taken in. Sessions of one file differ by where their memory lies,
+    which no number of calls averages away; with several of them the value is the geometric mean of their medians with
+    Student's t interval of the logarithms, whose spread holds what differs within a session as well (the highest level
+    of Kalibera and Jones 2013, "Rigorous Benchmarking in Reasonable Time", doi:10.1145/2491894.2464160).
 
     >>> ratio_interval(np.array([2.0, 4.0, 8.0]), np.array([1.0, 2.0, 4.0]))[0]
     2.0
     """
     logarithms = np.log(above) - np.log(below)
-    interval = median_interval(logarithms, confidence)
-    value = math.exp(float(np.median(logarithms)))
-    return value, Interval(math.exp(interval.low), math.exp(interval.high), confidence)
+    if session is None:
+        interval = median_interval(logarithms, confidence)
+        centre, low, high = float(np.median(logarithms)), interval.low, interval.high
+    else:
+        centre, half = student([float(np.median(logarithms[session == i])) for i in np.unique(session)], confidence)
+        low, high = centre - half, centre + half
+    return math.exp(centre), Interval(math.exp(low), math.exp(high), confidence)
 
 
 def between_processes(medians: Sequence[float], intervals: Sequence[Interval]) -> tuple[float, Interval]:
@@ -89,21 +100,30 @@ def between_processes(medians: Sequence[float], intervals: Sequence[Interval]) -
     >>> value, interval.low, interval.high
     (1.0, 0.9, 1.1)
     """
-    from scipy.stats import t
-
     if len(medians) < 2:
         raise ValueError("how processes differ takes at least 2 of them; ask for processes=3")
-    logarithms = np.log(np.asarray(medians, np.float64))
-    n, confidence = len(logarithms), intervals[0].confidence
-    half = float(t.ppf(0.5 + confidence / 2, n - 1) * logarithms.std(ddof=1) / math.sqrt(n))
-    centre = float(logarithms.mean())
+    confidence = intervals[0].confidence
+    centre, half = student([math.log(median) for median in medians], confidence)
     low = min(math.exp(centre - half), *(interval.low for interval in intervals))
     high = max(math.exp(centre + half), *(interval.high for interval in intervals))
     return math.exp(centre), Interval(low, high, confidence)
 
 
-def noise(median: float, interval: Interval, limit: float, running: float = 1.0) -> str | None:
-    """Say why a figure should not be relied on; None when half its interval is within `limit` of the median.
+def student(values: Sequence[float], confidence: float) -> tuple[float, float]:
+    """Mean of independent values, and half of Student's t interval of it.
+
+    >>> [round(value, 3) for value in student([1.0, 2.0, 3.0], 0.95)]
+    [2.0, 2.484]
+    """
+    from scipy.stats import t
+
+    n = len(values)
+    half = float(t.ppf(0.5 + confidence / 2, n - 1)) * float(np.std(values, ddof=1)) / math.sqrt(n)
+    return float(np.mean(values)), half
+
+
+def noise(value: float, interval: Interval, limit: float, running: float = 1.0, *, of: str = "median") -> str | None:
+    """Say why a figure should not be relied on; None when half its interval is within `limit` of the value.
 
     running: share of the time in which the measured thread had a core; below 90 % the median itself is too high.
 
@@ -112,9 +132,9 @@ def noise(median: float, interval: Interval, limit: float, running: float = 1.0)
     """
     if running < 0.9:
         return f"the thread had a core for {running:.0%} of the time: other work shares it".replace("%", " %")
-    half = (interval.high - interval.low) / 2 / median
+    half = (interval.high - interval.low) / 2 / value
     if half <= limit:
         return None
     return (
-        f"the {interval.confidence:.0%} interval is {half:.1%} of the median to either side, more than {limit:.0%}"
+        f"the {interval.confidence:.0%} interval is {half:.1%} of the {of} to either side, more than {limit:.0%}"
     ).replace("%", " %")

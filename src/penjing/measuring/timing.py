@@ -29,15 +29,26 @@ class Timings:
 
     wall_ms: each call, [blocks, calls per block]. cpu_ms: the mean call of each block, counting only what the calling
     thread was running, [blocks]: it leaves out the waiting for a core (and, with several threads, for the others).
+    session: which session of the file each block was timed in, [blocks]; None: one session.
     """
 
     wall_ms: NDArray[np.float64]
     cpu_ms: NDArray[np.float64]
+    session: NDArray[np.int64] | None = None
 
     @property
     def running(self) -> float:
         """Share of the time in which the calling thread was running."""
         return float(self.cpu_ms.mean() / self.wall_ms.mean())
+
+    @staticmethod
+    def join(sessions: Sequence["Timings"]) -> "Timings":
+        """Put the blocks of several sessions in one, each with the number of its session."""
+        return Timings(
+            np.concatenate([each.wall_ms for each in sessions]),
+            np.concatenate([each.cpu_ms for each in sessions]),
+            np.repeat(np.arange(len(sessions)), [len(each.cpu_ms) for each in sessions]),
+        )
 
 
 def time_blocks(
@@ -45,17 +56,22 @@ def time_blocks(
     seconds: float,
     clock: Clock = time.perf_counter_ns,
     thread_clock: Clock = time.thread_time_ns,
+    *,
+    least: int = MIN_BLOCKS,
+    per_block: Sequence[int] | None = None,
 ) -> list[Timings]:
     """Time each candidate for about `seconds`, warm-up not counted.
 
-    A block lasts at least 5 ms. Every candidate gets as many blocks as every other, at least 8 however long they take.
+    A block lasts at least 5 ms, or has the calls that `per_block` says. Every candidate gets as many blocks as every
+    other, at least `least` however long they take.
     """
-    per_block = [max(1, min(_MAX_CALLS, math.ceil(BLOCK_NS / warm_up(call, seconds / 4, clock)))) for call in calls]
+    warm = [warm_up(call, seconds / 4, clock) for call in calls]
+    per_block = per_block or _counts(warm)
     wall: list[list[NDArray[np.float64]]] = [[] for _ in calls]
     cpu: list[list[float]] = [[] for _ in calls]
     end = clock() + seconds * len(calls) * 1e9
     order = range(len(calls))
-    while len(wall[0]) < MIN_BLOCKS or clock() < end:
+    while len(wall[0]) < least or clock() < end:
         for i in order:
             if len(calls) > 1:
                 calls[i]()  # the caches still hold the other candidate's weights
@@ -64,6 +80,16 @@ def time_blocks(
             cpu[i].append((thread_clock() - start) / 1e6 / per_block[i])
         order = range(len(calls))[::-1] if order.step > 0 else range(len(calls))
     return [Timings(np.stack(each), np.array(busy)) for each, busy in zip(wall, cpu, strict=True)]
+
+
+def _counts(call_ns: Sequence[float]) -> list[int]:
+    """Calls in a block. Candidates of nearly the same speed get the same: what a change of turns costs is then alike.
+
+    >>> _counts([1e6, 1.1e6]), _counts([1e6, 3e6])
+    ([5, 5], [5, 2])
+    """
+    counts = [max(1, min(_MAX_CALLS, math.ceil(BLOCK_NS / each))) for each in call_ns]
+    return [max(counts)] * len(counts) if max(call_ns) < 1.25 * min(call_ns) else counts
 
 
 def warm_up(call: Callable[[], object], seconds: float, clock: Clock = time.perf_counter_ns) -> float:

@@ -17,6 +17,7 @@ from penjing.reporting.data import (
     Row,
     Unit,
 )
+from penjing.reporting.pricing import Pricing
 from penjing.reporting.write import read_report, write_report
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "Layer",
     "Limit",
     "Power",
+    "Pricing",
     "ReportData",
     "Role",
     "Row",

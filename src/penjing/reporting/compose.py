@@ -21,6 +21,7 @@ from penjing.reporting.data import (
     Row,
     Unit,
 )
+from penjing.reporting.pricing import Pricing, cost_rows
 from penjing.types import Decision, Direction, LogRow, Status
 
 Event = Mapping[str, Any]
@@ -30,8 +31,8 @@ NOTHING_BETTER = "No candidate is better than the original, which stays: nothing
 LIMIT_UNITS = {"points": Unit.SHARE, "%": Unit.SHARE, "ms": Unit.MILLISECONDS, "bytes": Unit.BYTES, "": Unit.PLAIN}
 
 
-def compose(events: Sequence[Event]) -> ReportData:
-    """Make the report of a run from its journal; raises RunError before the baseline is known."""
+def compose(events: Sequence[Event], pricing: Pricing | None = None) -> ReportData:
+    """Make the report of a run from its journal, with costs at a price; RunError before the baseline is known."""
     by: dict[str, list[Event]] = {}
     for event in events:
         by.setdefault(event["event"], []).append(event)
@@ -47,7 +48,10 @@ def compose(events: Sequence[Event]) -> ReportData:
         verdict=_judgement(base, verdicts.get(chosen["hash"]), finished="finish" in by),
         power=_power(base),
         contract=base["contract"]["describe"],
-        rows=_rows(base, chosen, verdicts.get(chosen["hash"])),
+        rows=(
+            *_rows(base, chosen, verdicts.get(chosen["hash"])),
+            *(cost_rows(base, chosen, pricing, base["runtime"]) if pricing else ()),
+        ),
         front=_front(base, done, chosen, verdicts),
         layers=_layers(base, chosen),
         steps=_steps(by, chosen),

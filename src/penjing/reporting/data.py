@@ -23,6 +23,7 @@ class Unit(StrEnum):
     MILLISECONDS = "ms"
     BYTES = "bytes"
     COUNT = "count"
+    MONEY = "money"
     PLAIN = "plain"
 
 

@@ -15,6 +15,7 @@ CHANGES = {
     Unit.MILLISECONDS: ("faster", "slower"),
     Unit.BYTES: ("smaller", "larger"),
     Unit.COUNT: ("fewer", "more"),
+    Unit.MONEY: ("cheaper", "dearer"),
 }
 
 # Control characters break XML and terminals, direction marks reorder the text around them.
@@ -71,6 +72,8 @@ def amount(value: float, unit: Unit) -> str:
             return _scaled(value, ("B", "kB", "MB", "GB", "TB"), digits=3)
         case Unit.COUNT:
             return _scaled(value, ("", "k", "M", "G", "T"), digits=4)
+        case Unit.MONEY:
+            return number(value)
         case Unit.PLAIN:
             return number(value, 4)
 
