@@ -131,9 +131,16 @@ def with_options(
 
 
 def choices_of(artifact: Artifact) -> Mapping[str, Sequence[Any]]:
-    """Values worth trying here for each option, as the runtime names them; empty where it names none."""
-    named: Callable[[], Mapping[str, Sequence[Any]]] = getattr(find_runtime(artifact.runtime), "choices", dict)
-    return named()
+    """Values worth trying here for each option that is not built into the files, numbers of threads among them.
+
+    Precision is not among them: it changes what the model computes, which is for `penjing.deploy` to certify.
+    """
+    known = find_runtime(artifact.runtime).known
+    named = {name: option.worth_trying for name, option in known.items() if not option.in_file and name != "precision"}
+    if not known["threads"].in_file:
+        cores = len(getattr(os, "sched_getaffinity", lambda _: range(os.cpu_count() or 1))(0))
+        named["threads"] = tuple(range(1, cores + 1))
+    return {name: values for name, values in named.items() if values}
 
 
 class _Search:

@@ -22,7 +22,7 @@ _TYPES = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
 
 
 class OpenVino:
-    """Options: threads, precision (fp32, bf16, fp16: the format of the arithmetic), hint (latency or throughput)."""
+    """Options: threads, precision (fp32, bf16, fp16: the format of the arithmetic)."""
 
     name = "openvino"
     summary = "model.xml + model.bin; fp32, bf16, fp16 and int8 on Intel, AMD and Arm processors"
@@ -31,7 +31,6 @@ class OpenVino:
     known: ClassVar[Mapping[str, Option]] = {
         "threads": Option(1),
         "precision": Option("fp32", PRECISIONS, worth_trying=("fp32", "bf16", "fp16")),
-        "hint": Option("latency", ("latency", "throughput")),
     }
 
     def options(self, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -65,7 +64,7 @@ class OpenVino:
         settings = {
             "INFERENCE_PRECISION_HINT": _TYPES[complete["precision"]],
             "INFERENCE_NUM_THREADS": complete["threads"],
-            "PERFORMANCE_HINT": complete["hint"].upper(),
+            "PERFORMANCE_HINT": "LATENCY",
             "NUM_STREAMS": 1,
             "ENABLE_CPU_PINNING": False,  # cores are the caller's to choose; what is measured is pinned around it
         }
