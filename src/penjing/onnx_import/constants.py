@@ -1,0 +1,116 @@
+"""The constants of a graph: initializers, Constant nodes, and what is computed from constants alone."""
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from penjing.onnx_import.known import LARGEST, Known
+from penjing.onnx_import.node import Node, read_tensor
+from penjing.onnx_import.operators import OPERATORS
+from penjing.onnx_import.operators.indexing import constant_value
+
+_FOLDED = {"Identity", "Cast", "Transpose", "Reshape", "Unsqueeze", "Squeeze", "DequantizeLinear", "ConstantOfShape"}
+_LARGEST_FOLD = 1 << 28
+# Operator -> the places of inputs that are weights where they are constant. The others hold means, bounds and masks.
+_HARD: dict[str, tuple[int, ...]] = {
+    "Conv": (1, 2),
+    "ConvTranspose": (1, 2),
+    "Gemm": (0, 1, 2),
+    "MatMul": (0, 1),
+    "Einsum": (0, 1, 2, 3),
+    "BatchNormalization": (1, 2),
+    "LayerNormalization": (1, 2),
+    "InstanceNormalization": (1, 2),
+    "GroupNormalization": (1, 2),
+    "RMSNormalization": (1,),
+    "PRelu": (1,),
+}
+_SOFT: dict[str, tuple[int, ...]] = {
+    "Add": (0, 1),
+    "Mul": (0, 1),
+    "Gather": (0,),
+    "Concat": tuple(range(64)),
+    **dict.fromkeys(
+        ("Expand", "Reshape", "Transpose", "Unsqueeze", "Squeeze", "Cast", "Identity", "Tile", "Slice"), (0,)
+    ),
+}
+
+
+@dataclass
+class Constants:
+    """Tensors by name, and the name that each had in the file."""
+
+    tensors: dict[str, Tensor]
+    origin: dict[str, str]
+
+    @classmethod
+    def of(cls, initializers: Iterable[tuple[str, Tensor]]) -> "Constants":
+        """Those that a file holds."""
+        tensors = dict(initializers)
+        return cls(tensors, {name: name for name in tensors})
+
+    def fold(self, nodes: Sequence[Node], outputs: Iterable[str]) -> list[Node]:
+        """Take up Constant nodes and what follows from constants alone; the nodes that are left.
+
+        A weight that several nodes read is not folded, so that it stays one parameter.
+        """
+        uses = count_uses(nodes, outputs)
+        left = []
+        for node in nodes:
+            given = [name for name in node.inputs if name]
+            if node.op == "Constant" and not node.domain:
+                result = constant_value(node)
+                source = node.outputs[0]
+                assert isinstance(result, Tensor)
+            elif (
+                node.op in _FOLDED
+                and not node.domain
+                and all(name in self.tensors for name in given)
+                and (not given or uses[given[0]] == 1 or node.op == "DequantizeLinear")
+            ):
+                with torch.no_grad():
+                    (value,) = OPERATORS[node.op](node, *(self.tensors[name] if name else None for name in node.inputs))
+                result = value.tensor() if isinstance(value, Known) else value.contiguous()
+                source = self.origin[given[0]] if given and node.op != "ConstantOfShape" else node.outputs[0]
+            else:
+                left.append(node)
+                continue
+            self.tensors[node.outputs[0]], self.origin[node.outputs[0]] = result, source
+        return left
+
+    def role(self, name: str, readers: Sequence[tuple[Node, int]]) -> str:
+        """What a constant is: "number", "parameter" or "buffer".
+
+        Finite floats that enter where weights do are parameters; a single one only where it can be nothing else, for
+        most are plain numbers. Few whole numbers are sizes, axes and indices.
+        """
+        value = self.tensors[name]
+        if not value.is_floating_point():
+            return "number" if value.numel() <= LARGEST and not value.is_complex() else "buffer"
+        hard = any(not node.domain and place in _HARD.get(node.op, ()) for node, place in readers)
+        soft = any(not node.domain and place in _SOFT.get(node.op, ()) for node, place in readers)
+        if value.numel() == 1 and not hard:
+            return "number" if math.isfinite(value.item()) else "buffer"
+        known = all(not node.domain and node.op in OPERATORS for node, _ in readers)
+        if known and (hard or soft) and bool(torch.isfinite(value).all()):
+            return "parameter"
+        few = value.ndim == 1 and value.numel() <= 8 and all(_takes_numbers(node, place) for node, place in readers)
+        return "number" if few and readers else "buffer"
+
+
+def _takes_numbers(node: Node, place: int) -> bool:
+    return not node.domain and node.op in OPERATORS and OPERATORS[node.op].takes_known(place) and node.op != "Where"
+
+
+def count_uses(nodes: Sequence[Node], outputs: Iterable[str]) -> Counter[str]:
+    """How often each value is read, by nodes or as an output of the graph."""
+    return Counter([*(name for node in nodes for name in node.inputs if name), *outputs])
+
+
+def initializers(protos: Iterable[object]) -> list[tuple[str, Tensor]]:
+    """The named tensors of a file."""
+    return [(proto.name, read_tensor(proto)) for proto in protos]  # type: ignore[attr-defined,arg-type]
