@@ -103,7 +103,7 @@ def one_hot(node: Node, index: Tensor, depth: Value, values: Value) -> Tensor:
     shape = [1] * (index.ndim + 1)
     shape[axis] = -1
     places = torch.arange(int(count), device=index.device).reshape(shape)
-    chosen = torch.remainder(index.long(), int(count)).unsqueeze(axis) == places
+    chosen = _wrapped(index.long(), int(count)).unsqueeze(axis) == places
     return torch.where(chosen, both[1], both[0])
 
 

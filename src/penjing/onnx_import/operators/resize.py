@@ -104,7 +104,8 @@ def _places(index: NDArray[Any], size: int, target: int, factor: float, mode: st
     if mode == "asymmetric":
         return index / factor
     if mode == "align_corners":
-        return index * ((size - 1) / (target - 1)) if target > 1 else np.zeros(target)
+        length = size * factor  # before it is rounded to `target`
+        return index * ((size - 1) / (length - 1)) if length != 1 else np.zeros(target)
     if mode == "pytorch_half_pixel" and target == 1:
         return np.zeros(target)
     return (index + 0.5) / factor - 0.5
