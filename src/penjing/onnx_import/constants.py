@@ -3,7 +3,7 @@
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -81,6 +81,31 @@ class Constants:
                 continue
             self.tensors[node.outputs[0]], self.origin[node.outputs[0]] = result, source
         return left
+
+    def untie(self, nodes: Sequence[Node], outputs: Iterable[str]) -> list[Node]:
+        """Give each node a vector of floats of its own, where several read one; the nodes with the new names.
+
+        Exporters store equal tensors once. Vectors are equal by chance, as biases that start at zero are; a matrix that
+        several nodes read is tied on purpose, and stays one.
+        """
+        uses = count_uses(nodes, outputs)
+        seen: set[str] = set()
+
+        def own(name: str) -> str:
+            value = self.tensors.get(name)
+            if value is None or uses[name] < 2 or value.ndim != 1 or value.numel() < 2 or not value.is_floating_point():
+                return name
+            if name not in seen:
+                seen.add(name)
+                return name
+            copy = f"{name}:{len(self.tensors)}"
+            self.tensors[copy], self.origin[copy] = value.clone(), self.origin[name]
+            return copy
+
+        scaled = ("QuantizeLinear", "DequantizeLinear")  # a pair is known by its common scale
+        return [
+            node if node.op in scaled else replace(node, inputs=tuple(map(own, node.inputs))) for node in nodes
+        ]
 
     def role(self, name: str, readers: Sequence[tuple[Node, int]]) -> str:
         """What a constant is: "number", "parameter" or "buffer".

@@ -70,7 +70,7 @@ class _Builder:
             )
             protos[next(filter(None, node.outputs), node.name)] = proto
             nodes.append(node)
-        nodes = constants.fold(nodes, outputs)
+        nodes = constants.untie(constants.fold(nodes, outputs), outputs)
         steps = self._steps(nodes, constants, outputs, protos)
         readers: dict[str, list[tuple[Node, int]]] = defaultdict(list)
         for step in steps:
