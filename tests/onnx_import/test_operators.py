@@ -37,7 +37,9 @@ LEFT_OUT = {
 FOREIGN = {
     getattr(onnx.TensorProto, name)
     for name in onnx.TensorProto.DataType.keys()  # noqa: SIM118 - an enum of protobuf, not a dict
-    if name.startswith(("UINT16", "UINT32", "UINT64", "BFLOAT", "FLOAT8", "FLOAT4", "FLOAT6", "INT4", "UINT4", "STRING"))
+    if name.startswith(
+        ("UINT16", "UINT32", "UINT64", "BFLOAT", "FLOAT8", "FLOAT4", "FLOAT6", "INT4", "UINT4", "STRING")
+    )
     or name in ("INT2", "UINT2")
 }
 
@@ -89,7 +91,9 @@ def test_every_row_is_tested_or_named_here():
     assert set(OPERATORS) - untested == set(NEEDED)
 
 
-@pytest.mark.parametrize(("source", "target"), [("FLOAT", "INT64"), ("INT32", "FLOAT"), ("FLOAT", "BOOL"), ("BOOL", "FLOAT")])
+@pytest.mark.parametrize(
+    ("source", "target"), [("FLOAT", "INT64"), ("INT32", "FLOAT"), ("FLOAT", "BOOL"), ("BOOL", "FLOAT")]
+)
 @pytest.mark.parametrize("operator", ["Cast", "CastLike"])
 def test_casts(operator, source, target, tmp_path):
     kinds = [getattr(onnx.TensorProto, name) for name in (source, target)]

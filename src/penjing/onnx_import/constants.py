@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
+import onnx
 import torch
 from torch import Tensor
 
@@ -14,7 +15,7 @@ from penjing.onnx_import.operators import OPERATORS
 from penjing.onnx_import.operators.indexing import constant_value
 
 _FOLDED = {"Identity", "Cast", "Transpose", "Reshape", "Unsqueeze", "Squeeze", "DequantizeLinear", "ConstantOfShape"}
-_LARGEST_FOLD = 1 << 28
+_SCALED = {"Resize", "Upsample", "OneHot"}  # their floats are numbers: scales, and what is on and off
 # Operator -> the places of inputs that are weights where they are constant. The others hold means, bounds and masks.
 _HARD: dict[str, tuple[int, ...]] = {
     "Conv": (1, 2),
@@ -103,9 +104,7 @@ class Constants:
             return copy
 
         scaled = ("QuantizeLinear", "DequantizeLinear")  # a pair is known by its common scale
-        return [
-            node if node.op in scaled else replace(node, inputs=tuple(map(own, node.inputs))) for node in nodes
-        ]
+        return [node if node.op in scaled else replace(node, inputs=tuple(map(own, node.inputs))) for node in nodes]
 
     def role(self, name: str, readers: Sequence[tuple[Node, int]]) -> str:
         """What a constant is: "number", "parameter" or "buffer".
@@ -123,12 +122,7 @@ class Constants:
         known = all(not node.domain and node.op in OPERATORS for node, _ in readers)
         if known and (hard or soft) and bool(torch.isfinite(value).all()):
             return "parameter"
-        few = value.ndim == 1 and value.numel() <= 8 and all(_takes_numbers(node, place) for node, place in readers)
-        return "number" if few and readers else "buffer"
-
-
-def _takes_numbers(node: Node, place: int) -> bool:
-    return not node.domain and node.op in OPERATORS and OPERATORS[node.op].takes_known(place) and node.op != "Where"
+        return "number" if readers and all(node.op in _SCALED for node, _ in readers) else "buffer"
 
 
 def count_uses(nodes: Sequence[Node], outputs: Iterable[str]) -> Counter[str]:
@@ -136,6 +130,6 @@ def count_uses(nodes: Sequence[Node], outputs: Iterable[str]) -> Counter[str]:
     return Counter([*(name for node in nodes for name in node.inputs if name), *outputs])
 
 
-def initializers(protos: Iterable[object]) -> list[tuple[str, Tensor]]:
+def initializers(protos: Iterable[onnx.TensorProto]) -> list[tuple[str, Tensor]]:
     """The named tensors of a file."""
-    return [(proto.name, read_tensor(proto)) for proto in protos]  # type: ignore[attr-defined,arg-type]
+    return [(proto.name, read_tensor(proto)) for proto in protos]

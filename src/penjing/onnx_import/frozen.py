@@ -59,7 +59,7 @@ class FrozenNode:
         graph.output.extend(onnx.ValueInfoProto(name=f"o{i}") for i, name in enumerate(proto.output) if name)
         assert len(outputs) == len(graph.output)
         model = onnx.ModelProto(ir_version=ir_version, graph=graph, opset_import=opsets)
-        return cls(base64.b85encode(model.SerializeToString()).decode(), given)
+        return cls(base64.b64encode(model.SerializeToString()).decode(), given)
 
     def __call__(self, *inputs: Any) -> list[Tensor]:
         """The outputs that the file names, in order."""
@@ -70,7 +70,7 @@ class FrozenNode:
 @functools.lru_cache(maxsize=256)
 def model_of(text: str) -> onnx.ModelProto:
     """The model that a text holds."""
-    return onnx.ModelProto.FromString(base64.b85decode(text))
+    return onnx.ModelProto.FromString(base64.b64decode(text))
 
 
 def _typed(text: str, types: Sequence[torch.dtype], shapes: Sequence[Sequence[int | str]]) -> onnx.ModelProto:

@@ -9,7 +9,7 @@ import onnx
 import torch
 from torch import Tensor
 
-from penjing.errors import CaptureError
+from penjing.errors import ArtifactError, CaptureError, first_line
 
 DTYPES: dict[int, torch.dtype] = {
     onnx.TensorProto.FLOAT: torch.float32,
@@ -87,7 +87,13 @@ def read_tensor(proto: onnx.TensorProto) -> Tensor:
     if proto.data_type not in DTYPES:
         kind = onnx.TensorProto.DataType.Name(proto.data_type)
         raise CaptureError(f"the constant {proto.name!r} is of type {kind}, which torch does not compute with")
-    array = onnx.numpy_helper.to_array(proto)
+    try:
+        array = onnx.numpy_helper.to_array(proto)
+    except ValueError as problem:  # fewer bytes than the shape asks for
+        raise ArtifactError(
+            f"the data of {proto.name!r} does not fill its shape {list(proto.dims)}: {first_line(problem)}; the file, or "
+            "the one beside it with the weights, is cut off"
+        ) from problem
     if proto.data_type == onnx.TensorProto.BFLOAT16:
         return torch.from_numpy(array.astype(np.float32)).to(torch.bfloat16)
     return torch.from_numpy(np.array(array))
