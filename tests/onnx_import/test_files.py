@@ -5,8 +5,8 @@ import onnx
 import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
-
 from onnx_files import floats, save
+
 from penjing.errors import ArtifactError, CaptureError, WorkloadError
 from penjing.onnx_import import import_onnx
 

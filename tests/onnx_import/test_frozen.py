@@ -5,9 +5,9 @@ import onnxruntime as ort
 import pytest
 import torch
 from onnx import helper
+from onnx_files import floats, save
 
 import penjing as pj
-from onnx_files import floats, save
 from penjing.errors import CaptureError, RuntimeUnavailable
 from penjing.onnx_import import import_onnx
 

@@ -1,14 +1,15 @@
 """What becomes of a graph: layers, names, sizes, and what stays a number."""
 
 import copy
+import warnings
 
 import numpy as np
 import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
+from onnx_files import floats, save
 from torch import nn
 
-from onnx_files import floats, save
 from penjing.onnx_import import import_onnx
 from penjing.onnx_import.known import Known
 
@@ -168,3 +169,24 @@ def test_known_numbers_as_tensors():
     assert Known.of(np.array([[1, 2]])).tensor().shape == (1, 2)
     with pytest.raises(ValueError, match="not enough values"):
         _ = Known.of([]).number
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("bidirectional", [True, False])
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])
+def test_recurrent_layers(kind, bidirectional, bias, tmp_path):
+    torch.manual_seed(0)
+    layer = kind(4, 6, bidirectional=bidirectional, bias=bias).eval()
+    x = torch.randn(5, 2, 4)
+    file = tmp_path / "m.onnx"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the exporter that still writes one node for a recurrent layer
+        torch.onnx.export(layer, (x,), file, dynamo=False, input_names=["x"], dynamic_axes={"x": {0: "t", 1: "n"}})
+    model = import_onnx(file)
+    assert not model.frozen
+    assert any(isinstance(module, kind) for module in model.modules())
+    for given in (x, torch.randn(3, 7, 4)):
+        expected, last = layer(given)
+        y, *rest = model(given).values()
+        torch.testing.assert_close(y, expected)
+        torch.testing.assert_close(rest, list(last) if isinstance(last, tuple) else [last])

@@ -14,7 +14,7 @@ from penjing.workload import ResNet
 
 
 class Encoder(nn.Module):
-    def __init__(self, layers=2):
+    def __init__(self, layers=1):
         super().__init__()
         self.embedding = nn.Embedding(50, 32)
         self.position = nn.Parameter(torch.randn(1, 10, 32))

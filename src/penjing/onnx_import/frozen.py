@@ -70,7 +70,8 @@ class FrozenNode:
 @functools.lru_cache(maxsize=256)
 def model_of(text: str) -> onnx.ModelProto:
     """The model that a text holds."""
-    return onnx.ModelProto.FromString(base64.b64decode(text))
+    model: onnx.ModelProto = onnx.ModelProto.FromString(base64.b64decode(text))
+    return model
 
 
 def _typed(text: str, types: Sequence[torch.dtype], shapes: Sequence[Sequence[int | str]]) -> onnx.ModelProto:
@@ -136,19 +137,16 @@ def node_call(inputs: Sequence[Tensor], model: str) -> list[Tensor]:
 
 @node_call.register_fake
 def _fake(inputs: Sequence[Tensor], model: str) -> list[Tensor]:
-    sizes: dict[str, Any] = {}
-    shapes: list[list[int | str]] = []
-    for value in inputs:
-        shapes.append(
-            [size if isinstance(size, int) else sizes.setdefault(str(size), size) and str(size) for size in value.shape]
-        )
+    given: list[list[Any]] = [list(value.shape) for value in inputs]
+    sizes = {str(size): size for shape in given for size in shape if isinstance(size, torch.SymInt)}
+    shapes = [[str(size) if isinstance(size, torch.SymInt) else size for size in shape] for shape in given]
     dtypes = [torch.float32 if value.dtype in (torch.float64, torch.bfloat16) else value.dtype for value in inputs]
     shortened = next((v.dtype for v, d in zip(inputs, dtypes, strict=True) if v.dtype is not d), None)
     found = _inferred(model, dtypes, shapes) or _probed(model, dtypes, shapes, sizes)
     context = None
     outputs = []
     for dtype, shape in found:
-        wanted = []
+        wanted: list[Any] = []
         for size in shape:
             if isinstance(size, int):
                 wanted.append(size)
@@ -210,8 +208,8 @@ def _probed(text: str, dtypes: Sequence[torch.dtype], shapes: Any, sizes: Any) -
 def _no_gradient(context: Any, *gradients: Any) -> Any:
     node = model_of(context.text).graph.node[0]
     raise CaptureError(
-        f"node {node.name!r} ({node.op_type}) is computed outside torch, and no gradient passes it; train only what comes "
-        "behind it, with requires_grad_(False) on the parameters before it"
+        f"node {node.name!r} ({node.op_type}) is computed outside torch, and no gradient passes it; train only what "
+        "comes behind it, with requires_grad_(False) on the parameters before it"
     )
 
 

@@ -78,9 +78,8 @@ def numbers(value: Any) -> list[Any]:
     if isinstance(value, Known):
         return value.values
     if isinstance(value, Tensor):
-        found = value.tolist()
-        return found if isinstance(found, list) else [found]
-    return list(value) if isinstance(value, Iterable) else [value]
+        return list(value.reshape(-1).tolist())
+    return list(value)
 
 
 def operand(value: Value, other: Value) -> Any:

@@ -5,7 +5,7 @@ Gather            nn.Embedding         BatchNormalization      nn.BatchNorm2d, i
 """
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from penjing.onnx_import.node import Node
+from penjing.onnx_import.recurrent import plain, recurrent_layer
 
 _CONV: dict[int, Any] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 _TRANSPOSED: dict[int, Any] = {1: nn.ConvTranspose1d, 2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
@@ -21,11 +22,11 @@ _NORM: dict[int, Any] = {2: nn.BatchNorm1d, 3: nn.BatchNorm1d, 4: nn.BatchNorm2d
 
 @dataclass(frozen=True)
 class Layer:
-    """A module that computes a node from its input at `place`; `weights` are the constants that it takes over."""
+    """A module that computes a node from its inputs at `places`; `weights` are the constants that it takes over."""
 
     module: nn.Module
     weights: tuple[str, ...]
-    place: int = 0
+    places: tuple[int, ...] = (0,)
 
 
 @dataclass(frozen=True)
@@ -61,8 +62,9 @@ def layer_of(node: Node, weights: Weights) -> Layer | None:
 
 def bias_of(node: Node, layer: Layer, weights: Weights) -> str | None:
     """The constant that an Add gives to the output of a linear layer without bias, as its bias."""
-    module = layer.module
-    if node.op != "Add" or node.domain or not isinstance(module, nn.Linear) or module.bias is not None:
+    module: Any = layer.module
+    linear = isinstance(module, nn.Linear) and module.bias is None
+    if node.op != "Add" or node.domain or not linear:
         return None
     for place in (0, 1):
         value = weights.own(node, place)
@@ -175,8 +177,8 @@ def _embedding(node: Node, weights: Weights) -> Layer | None:
     table = weights.own(node, 0)
     if table is None or table.ndim != 2 or node.get("axis", 0) != 0:
         return None
-    module = nn.Embedding(*table.shape, device="meta")
-    return Layer(_filled(module, weight=table), node.inputs[:1], 1)
+    module = nn.Embedding(table.shape[0], table.shape[1], device="meta")
+    return Layer(_filled(module, weight=table), node.inputs[:1], (1,))
 
 
 def _prelu(node: Node, weights: Weights) -> Layer | None:
@@ -189,7 +191,16 @@ def _prelu(node: Node, weights: Weights) -> Layer | None:
     return Layer(_filled(nn.PReLU(slope.numel(), device="meta"), weight=slope.reshape(-1)), node.inputs[1:])
 
 
-_LAYERS = {
+def _recurrent(node: Node, weights: Weights) -> Layer | None:
+    w, r, b = (weights.own(node, place) for place in (1, 2, 3))
+    if w is None or r is None or not weights.owns(node, 3) or not plain(node):
+        return None
+    places = (0, 5, 6) if node.op == "LSTM" else (0, 5)
+    return Layer(recurrent_layer(node, w, r, b).eval(), node.inputs[1:4], places)
+
+
+_LAYERS: dict[str, Callable[[Node, Weights], Layer | None]] = {
+    **dict.fromkeys(("LSTM", "GRU", "RNN"), _recurrent),
     "Conv": _conv,
     "ConvTranspose": _conv,
     "MatMul": _matmul,

@@ -18,7 +18,7 @@ from penjing.onnx_import.reading import Metadata
 
 @dataclass(frozen=True)
 class Step:
-    """One node: `layer` is the module that computes it, else `compute` does. `done` are values that nothing reads then."""
+    """One node: the module `layer` computes it, else `compute` does; nothing reads the values `done` after it."""
 
     node: Node
     inputs: tuple[str, ...]
@@ -100,7 +100,9 @@ class OnnxModule(nn.Module):
 
     def _computed(self, step: Step, inputs: Sequence[Any]) -> Sequence[Any]:
         if step.layer:
-            return (self.get_submodule(step.layer)(tensor(inputs[0])),)
+            given = [None if value is None else tensor(value) for value in inputs]
+            outputs = self.get_submodule(step.layer)(*given)
+            return outputs if isinstance(outputs, tuple) else (outputs,)
         if inputs and not any(isinstance(value, Tensor) for value in inputs):
             found = known_outputs(step.node, inputs)
             if found is not None:

@@ -57,8 +57,8 @@ class Node:
         return self.attributes.get(name, default)
 
     @classmethod
-    def of(cls, proto: onnx.NodeProto, opset: int) -> "Node":
-        """Read a node of a file."""
+    def of(cls, proto: onnx.NodeProto, opsets: Mapping[str, int]) -> "Node":
+        """Read a node of a file; opsets are the versions of the operator sets that the file uses."""
         domain = "" if proto.domain == "ai.onnx" else proto.domain
         return cls(
             proto.op_type,
@@ -66,7 +66,7 @@ class Node:
             proto.name or next(filter(None, proto.output), proto.op_type),
             tuple(proto.input),
             tuple(proto.output),
-            opset,
+            opsets.get(domain, 1),
             {attribute.name: _attribute(attribute) for attribute in proto.attribute},
         )
 
@@ -91,8 +91,8 @@ def read_tensor(proto: onnx.TensorProto) -> Tensor:
         array = onnx.numpy_helper.to_array(proto)
     except ValueError as problem:  # fewer bytes than the shape asks for
         raise ArtifactError(
-            f"the data of {proto.name!r} does not fill its shape {list(proto.dims)}: {first_line(problem)}; the file, or "
-            "the one beside it with the weights, is cut off"
+            f"the data of {proto.name!r} does not fill its shape {list(proto.dims)}: {first_line(problem)}; the file, "
+            "or the one beside it with the weights, is cut off"
         ) from problem
     if proto.data_type == onnx.TensorProto.BFLOAT16:
         return torch.from_numpy(array.astype(np.float32)).to(torch.bfloat16)

@@ -155,9 +155,9 @@ def fetch(root: nn.Module, name: str) -> Any:
 def capture(model: nn.Module | str | Path, example: Any, dynamic_shapes: Any = None) -> Captured:
     """Capture a model with torch.export: undecomposed ATen operators, the batch free, no weight copied.
 
-    `model` is a module, or the path of an .onnx file. `example` is anything that `ExampleInputs.of` reads. Without `dynamic_shapes` (as in torch.export.export) dimension
-    0 of every batched input is free; a model that insists on its batch size is captured with it, and `fixed_batch` says
-    why.
+    `model` is a module, or the path of an .onnx file. `example` is anything that `ExampleInputs.of` reads. Without
+    `dynamic_shapes` (as in torch.export.export) dimension 0 of every batched input is free; a model that insists on its
+    batch size is captured with it, and `fixed_batch` says why.
     The model is traced in eval mode; its modes and the random state are restored.
 
     Raises CaptureError when the model cannot be captured.

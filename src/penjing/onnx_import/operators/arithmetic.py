@@ -4,7 +4,7 @@ A row gets arrays of objects and gives one. Where all inputs of a node are known
 in the graph of torch.
 """
 
-import builtins
+import functools
 import math
 import operator as py
 from collections.abc import Callable, Sequence
@@ -33,8 +33,8 @@ def known_outputs(node: Node, inputs: Sequence[Known | None]) -> tuple[Known, ..
 
 
 def _each(function: Callable[..., Any], *arrays: Array) -> Array:
-    result = np.frompyfunc(function, len(arrays), 1)(*arrays)
-    return Known.of(result).array if not isinstance(result, np.ndarray) else result
+    result: Any = np.frompyfunc(function, len(arrays), 1)(*arrays)
+    return result if isinstance(result, np.ndarray) else Known.of(result).array
 
 
 def _divide(a: Any, b: Any) -> Any:
@@ -65,6 +65,12 @@ _COMPARISONS: dict[str, Callable[[Any, Any], Any]] = {
     "GreaterOrEqual": py.ge,
     "And": lambda a, b: bool(a) and bool(b),
     "Or": lambda a, b: bool(a) or bool(b),
+}
+_FOLDS: dict[str, Callable[[Any, Any], Any]] = {
+    "ReduceProd": py.mul,
+    "ReduceSum": py.add,
+    "ReduceMax": lambda a, b: torch.sym_max(a, b),
+    "ReduceMin": lambda a, b: torch.sym_min(a, b),
 }
 _SINGLES: dict[str, Callable[[Any], Any]] = {
     "Neg": py.neg,
@@ -129,7 +135,7 @@ def _where(node: Node, condition: Known, a: Known, b: Known) -> tuple[Known, ...
 
 def _gather(node: Node, x: Known, index: Known) -> tuple[Known, ...]:
     taken = np.take(x.array, index.array.astype(np.int64), axis=node.get("axis", 0))
-    return (Known(taken, x.dtype) if isinstance(taken, np.ndarray) else Known.of(taken, x.dtype),)
+    return (Known.of(taken, x.dtype),)
 
 
 def _slice(node: Node, x: Known, *rest: Known | None) -> tuple[Known, ...] | None:
@@ -193,17 +199,9 @@ def _range(node: Node, start: Known, limit: Known, step: Known) -> tuple[Known, 
 
 def _reduce(node: Node, x: Known, axes: Known | None = None) -> tuple[Known, ...] | None:
     over = _axes(node, axes)
-    if x.array.ndim != 1 or (not over and node.get("noop_with_empty_axes", 0)):
+    if x.array.ndim != 1 or not x.array.size or (not over and node.get("noop_with_empty_axes", 0)):
         return None
-    fold = {"ReduceProd": math.prod, "ReduceSum": builtins.sum}.get(node.op)
-    values = x.values
-    if fold is None:
-        pick = torch.sym_max if node.op == "ReduceMax" else torch.sym_min
-        result = values[0]
-        for value in values[1:]:
-            result = pick(result, value)
-    else:
-        result = fold(values)
+    result = functools.reduce(_FOLDS[node.op], x.values)
     return (Known.of([result] if node.get("keepdims", 1) else result, x.dtype),)
 
 
@@ -228,7 +226,7 @@ _ROWS: dict[str, Callable[..., tuple[Known, ...] | None]] = {
     **dict.fromkeys(_PAIRS, _pair),
     **dict.fromkeys(_COMPARISONS, _compare),
     **dict.fromkeys(_SINGLES, _single),
-    **dict.fromkeys(("ReduceProd", "ReduceSum", "ReduceMax", "ReduceMin"), _reduce),
+    **dict.fromkeys(_FOLDS, _reduce),
     "Mod": _modulo,
     "Not": _not,
     "Cast": _convert,

@@ -195,7 +195,8 @@ def selu(node: Node, x: Tensor) -> Tensor:
     """y = gamma x, or gamma alpha (e^x - 1) below zero."""
     alpha = node.get("alpha", 1.67326319217681884765625)
     gamma = node.get("gamma", 1.05070102214813232421875)
-    return F.elu(x, alpha) * gamma
+    y: Tensor = F.elu(x, alpha) * gamma
+    return y
 
 
 @operator("ThresholdedRelu")

@@ -72,11 +72,12 @@ def group_norm(node: Node, x: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
 
 @operator("LRN")
 def local_response(node: Node, x: Tensor) -> Tensor:
-    """Divide by a power of the sum of squares over neighbouring channels; of an even number the later half is larger."""
+    """Divide by a power of the sum of squares over channels nearby; of an even number more lie behind."""
     size = node.get("size")
     squares = F.pad(x.square().unsqueeze(1).flatten(3), (0, 0, (size - 1) // 2, size // 2))
     mean = F.avg_pool2d(squares, (size, 1), stride=1).squeeze(1).reshape(x.shape)
-    return x / (mean * node.get("alpha", 1e-4) + node.get("bias", 1.0)) ** node.get("beta", 0.75)
+    divisor: Tensor = (mean * node.get("alpha", 1e-4) + node.get("bias", 1.0)).pow(node.get("beta", 0.75))
+    return x / divisor
 
 
 @operator("LpNormalization")

@@ -137,4 +137,5 @@ def global_max_pool(node: Node, x: Tensor) -> Tensor:
 @operator("GlobalLpPool")
 def global_lp_pool(node: Node, x: Tensor) -> Tensor:
     """p-norm over all space."""
-    return torch.linalg.vector_norm(x, node.get("p", 2), list(range(2, x.ndim)), keepdim=True)
+    norm: Tensor = torch.linalg.vector_norm(x, node.get("p", 2), list(range(2, x.ndim)), keepdim=True)
+    return norm

@@ -60,9 +60,10 @@ def _without_axes(node: Node, x: Tensor) -> Tensor:
 def arg_extreme(node: Node, x: Tensor) -> Tensor:
     """Where the first, or the last, extreme along an axis is."""
     axis, keep = node.get("axis", 0), bool(node.get("keepdims", 1))
-    function = torch.argmax if node.op == "ArgMax" else torch.argmin
+    function: Callable[..., Tensor] = torch.argmax if node.op == "ArgMax" else torch.argmin
     if node.get("select_last_index", 0):
-        return x.shape[axis] - 1 - function(x.flip(axis), axis, keepdim=keep)
+        from_behind = function(x.flip(axis), axis, keepdim=keep)
+        return torch.rsub(from_behind, x.shape[axis] - 1)
     return function(x, axis, keepdim=keep)
 
 
