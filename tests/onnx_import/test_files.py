@@ -136,3 +136,14 @@ def test_what_the_file_says_of_itself_is_kept(tmp_path):
     assert (found.opsets, found.ir_version) == ({"": 17}, 9)
     assert (model.input_names, model.output_names) == (("x",), ("y",))
     assert list(model.dynamic_shapes["x"]) == [0]
+
+
+def test_outputs_that_are_no_tensors_are_refused(tmp_path):
+    nodes = [helper.make_node("ZipMap", ["x"], ["y"], "zip", domain="ai.onnx.ml", classlabels_int64s=[0, 1, 2])]
+    file = save(tmp_path / "m.onnx", nodes, *XY, domains=["ai.onnx.ml"])
+    proto = onnx.load(file)
+    pairs = helper.make_map_type_proto(TensorProto.INT64, helper.make_tensor_type_proto(TensorProto.FLOAT, []))
+    proto.graph.output[0].type.CopyFrom(helper.make_sequence_type_proto(pairs))
+    onnx.save(proto, file)
+    with pytest.raises(CaptureError, match=r"'y' is no tensor of numbers; .*zipmap=False"):
+        import_onnx(file)

@@ -5,6 +5,8 @@ import onnx
 import onnxruntime as ort
 import pytest
 import torch
+from onnx import helper
+from onnx_files import floats, save
 from torch import nn
 
 import penjing as pj
@@ -91,6 +93,17 @@ def test_names_of_inputs_and_outputs_stay(trip, tmp_path):
     graphs = [onnx.load(found.path / "model.onnx").graph for found in (artifact, again)]
     names = [([i.name for i in graph.input], [o.name for o in graph.output]) for graph in graphs]
     assert names[0] == names[1]
+
+
+def test_names_that_are_no_identifiers_stay_in_the_file(tmp_path):
+    nodes = [helper.make_node("Relu", ["x"], ["relu:0"]), helper.make_node("Exp", ["x"], ["output.exp"])]
+    outputs = {"relu:0": floats("n", 3), "output.exp": floats("n", 3)}
+    model = import_onnx(save(tmp_path / "m.onnx", nodes, {"x": floats("n", 3)}, outputs))
+    artifact = pj.export(model, torch.randn(2, 3), tmp_path / "out")
+    assert [output.name for output in onnx.load(artifact.path / "model.onnx").graph.output] == ["relu:0", "output.exp"]
+    found = artifact.load()(torch.zeros(4, 3))
+    assert list(found) == ["relu:0", "exp"]
+    assert found["exp"].tolist() == [[1.0] * 3] * 4
 
 
 def test_quantised_it_still_answers(trip, tmp_path):

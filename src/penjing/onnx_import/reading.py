@@ -9,6 +9,7 @@ import onnx.inliner
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from penjing.errors import ArtifactError, CaptureError, first_line
+from penjing.onnx_import.node import DTYPES
 
 OLDEST, NEWEST = 7, 28
 _STANDARD = ("", "ai.onnx")
@@ -136,6 +137,12 @@ def _check_subgraphs(model: onnx.ModelProto, path: Path) -> None:
             raise CaptureError(
                 f"{path}: the node {node.name or node.output[0]!r} ({node.op_type}) passes on a value that is no "
                 "tensor; export the model with tensors alone"
+            )
+    for info in (*model.graph.input, *model.graph.output):
+        if not info.type.HasField("tensor_type") or info.type.tensor_type.elem_type not in DTYPES:
+            raise CaptureError(
+                f"{path}: {info.name!r} is no tensor of numbers; export the model with tensors alone (zipmap=False for "
+                "a classifier of skl2onnx)"
             )
     if model.graph.sparse_initializer:
         raise CaptureError(f"{path} holds sparse weights, which are not taken in; save them as dense ones")
