@@ -42,40 +42,45 @@ def resize(node: Node, x: Tensor, *inputs: Value | None) -> Tensor:
     targets: dict[int, tuple[Any, Any]] = {}
     for i, axis in enumerate(axes):
         size = x.shape[axis]
-        target = wanted[i] if wanted is not None else torch.sym_int(math.floor(size * factors[i]))  # type: ignore[index]
-        factor = factors[i] if factors is not None else target / size
-        if not (isinstance(factor, int | float) and factor == 1) and not (wanted is not None and target is size):
+        if factors is not None:
+            target, factor = torch.sym_int(math.floor(size * factors[i])), factors[i]
+        else:
+            target = wanted[i] if wanted is not None else size
+            factor = None  # target / size, which is 1 for a size that stays
+        if target != size or factor not in (None, 1):
             targets[axis] = target, factor
-    if quick := _by_torch(node, x, targets, kind, mode, old):
-        return quick[0]
+    if (quick := _by_torch(node, x, targets, kind, mode, old)) is not None:
+        return quick
     for axis, (target, factor) in targets.items():
-        x = _along(node, x, axis, int(target), float(factor), kind, mode, old)
+        scale = target / x.shape[axis] if factor is None else factor
+        x = _along(node, x, axis, int(target), float(scale), kind, mode, old)
     return x
 
 
-def _by_torch(node: Node, x: Tensor, targets: Any, kind: str, mode: str, old: bool) -> tuple[Tensor] | None:
-    """What F.interpolate computes: space alone, by its own three conventions."""
+def _by_torch(node: Node, x: Tensor, targets: Any, kind: str, mode: str, old: bool) -> Tensor | None:
+    """What F.interpolate computes: space alone, by its own conventions, where the factor is new size / old size."""
     rank = x.ndim - 2
-    if rank not in _LINEAR or any(axis < 2 for axis in targets) or not x.is_floating_point():
+    if rank not in _LINEAR or not targets or any(axis < 2 for axis in targets) or not x.is_floating_point():
         return None
     sizes = [targets[axis][0] if axis in targets else x.shape[axis] for axis in range(2, x.ndim)]
-    exact = all(
-        isinstance(target, int) and isinstance(x.shape[axis], int) and abs(target - x.shape[axis] * factor) < 1e-4
-        for axis, (target, factor) in targets.items()
-    )
-    whole = all(float(factor).is_integer() for _, factor in targets.values() if isinstance(factor, int | float))
-    if not exact or not targets:
+    if not all(_is_ratio(factor, target, x.shape[axis]) for axis, (target, factor) in targets.items()):
         return None
     rounding = "floor" if old else node.get("nearest_mode", "round_prefer_floor")
-    if (
-        kind == "nearest"
-        and whole
-        and (mode, rounding) in (("asymmetric", "floor"), ("half_pixel", "round_prefer_floor"))
-    ):
-        return (F.interpolate(x, sizes, mode="nearest"),)
-    if kind == "linear" and mode in ("half_pixel", "align_corners", "pytorch_half_pixel") and min(sizes) > 1:
-        return (F.interpolate(x, sizes, mode=_LINEAR[rank], align_corners=mode == "align_corners"),)
+    whole = all(factor is not None and float(factor).is_integer() for _, factor in targets.values())
+    halves = (mode, rounding) == ("half_pixel", "round_prefer_floor") and whole
+    if kind == "nearest" and ((mode, rounding) == ("asymmetric", "floor") or halves):
+        return F.interpolate(x, sizes, mode="nearest")
+    several = not any(isinstance(size, int) and size == 1 for size in sizes)
+    if kind == "linear" and mode in ("half_pixel", "align_corners", "pytorch_half_pixel") and several:
+        return F.interpolate(x, sizes, mode=_LINEAR[rank], align_corners=mode == "align_corners")
     return None
+
+
+def _is_ratio(factor: Any, target: Any, size: Any) -> bool:
+    """Whether a factor is exactly new size / old size, which it is where nothing was rounded."""
+    if factor is None or float(factor).is_integer():
+        return True
+    return isinstance(target, int) and isinstance(size, int) and abs(target - size * factor) < 1e-4
 
 
 def _along(node: Node, x: Tensor, axis: int, target: int, factor: float, kind: str, mode: str, old: bool) -> Tensor:
