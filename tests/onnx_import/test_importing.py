@@ -9,6 +9,7 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from onnx_files import floats, save
 from torch import nn
+from torch.nn import functional as F  # noqa: N812
 
 from penjing.onnx_import import import_onnx
 from penjing.onnx_import.known import Known
@@ -190,3 +191,22 @@ def test_recurrent_layers(kind, bidirectional, bias, tmp_path):
         y, *rest = model(given).values()
         torch.testing.assert_close(y, expected)
         torch.testing.assert_close(rest, list(last) if isinstance(last, tuple) else [last])
+
+
+def test_a_size_that_the_graph_computes_leaves_the_batch_free(tmp_path):
+    """As exporters write F.interpolate(y, x.shape[-2:])."""
+    nodes = [
+        helper.make_node("MaxPool", ["x"], ["p"], kernel_shape=[2, 2], strides=[2, 2]),
+        helper.make_node("Shape", ["x"], ["s"], start=2),
+        helper.make_node("Shape", ["p"], ["t"], end=2),
+        helper.make_node("Concat", ["t", "s"], ["sizes"], axis=0),
+        helper.make_node("Resize", ["p", "", "", "sizes"], ["y"], mode="linear"),
+    ]
+    image = floats("n", 3, "h", "w")
+    model = import_onnx(save(tmp_path / "m.onnx", nodes, {"x": image}, {"y": image}))
+    x = torch.randn(2, 3, 6, 4)
+    program = torch.export.export(model, (x,), dynamic_shapes=({0: torch.export.Dim("n")},))
+    x = torch.randn(5, 3, 6, 4)
+    expected = F.interpolate(F.max_pool2d(x, 2), (6, 4), mode="bilinear")
+    torch.testing.assert_close(program.module()(x), expected)
+    torch.testing.assert_close(model(x), expected)

@@ -70,13 +70,17 @@ def test_the_same_groups_can_be_cut(trip):
     assert prunable(second) == prunable(first)
 
 
-def test_half_of_the_channels_go_and_the_proof_holds(trip):
-    _, inputs, back, _ = trip
+def test_half_of_the_channels_go_and_the_proof_holds(trip, tmp_path):
+    _, inputs, back, artifact = trip
     outcome = pj.apply(back, pj.PruneChannels(0.5), inputs(2))
     assert isinstance(outcome.model, OnnxModule)  # cut in its own class, with the sizes that it holds
     before, after = (sum(p.numel() for p in model.parameters()) for model in (back, outcome.model))
     assert after < 0.8 * before
-    assert outcome.model(inputs(3)).shape == back(inputs(3)).shape
+    x = inputs(3)
+    assert outcome.model(x).shape == back(x).shape
+    outcome.save(tmp_path / "cut")
+    restored = pj.restore(import_onnx(artifact.path / "model.onnx"), tmp_path / "cut")
+    torch.testing.assert_close(restored(x), outcome.model(x))
 
 
 def test_gradients_reach_every_parameter(trip):
@@ -129,6 +133,7 @@ def test_an_int8_file_comes_back_in_floats(tmp_path):
     session = ort.InferenceSession(file, providers=["CPUExecutionProvider"])
     x = torch.randn(5, 3, 4, 4)
     (expected,) = session.run(None, {session.get_inputs()[0].name: x.numpy()})
+    assert [group.size for group in pj.couple(back, example).groups if group.prunable] == [8]
     step = np.abs(expected).max() / 127
     assert np.abs(back(x).detach().numpy() - expected).max() <= 2 * step
     back(x).sum().backward()
