@@ -33,7 +33,7 @@ from penjing.techniques.sparsify import copy_pruned
 from penjing.techniques.sparsify.parameters import plain_names
 from penjing.techniques.state import Context, State
 from penjing.training import Progress
-from penjing.workload import ExampleInputs, Workload, read_model
+from penjing.workload import ExampleInputs, Workload, is_onnx, read_model
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def apply(
     8
     """
     steps = as_recipe(recipe)
-    if isinstance(workload_or_model, str | Path):
+    if is_onnx(workload_or_model):
         workload_or_model = read_model(workload_or_model)
     if isinstance(workload_or_model, Workload):
         workload, original, example = workload_or_model, workload_or_model.model, workload_or_model.example

@@ -8,6 +8,11 @@ from torch import nn
 from penjing.errors import WorkloadError
 
 
+def is_onnx(value: Any) -> bool:
+    """Whether a value is the path of an .onnx file, there or not."""
+    return isinstance(value, str | Path) and Path(value).suffix == ".onnx"
+
+
 def read_model(model: Any) -> nn.Module:
     """A module as it is, and the module of an .onnx file by its path. Raises WorkloadError for anything else.
 
@@ -16,7 +21,7 @@ def read_model(model: Any) -> nn.Module:
     """
     if isinstance(model, nn.Module):
         return model
-    if isinstance(model, str | Path) and Path(model).suffix == ".onnx":
+    if is_onnx(model):
         from penjing.onnx_import import import_onnx  # onnx is loaded by those alone who bring a file
 
         return import_onnx(model)

@@ -1,6 +1,7 @@
 """One row for each operator: a small function that computes it with torch. Each file fills the table of table.py."""
 
 from penjing.onnx_import.operators import (  # noqa: F401 - each fills the table
+    along,
     convolution,
     elementwise,
     indexing,

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from penjing.onnx_import.known import Known, Value, numbers, operand, tensor
+from penjing.onnx_import.known import Known, Value, operand, tensor
 from penjing.onnx_import.node import DTYPES, Node
 from penjing.onnx_import.operators.table import operator
 
@@ -71,8 +71,8 @@ def single(node: Node, x: Tensor) -> Tensor:
     return _SINGLES[node.op](x)
 
 
-def aligned(node: Node, a: Value, b: Value) -> tuple[Any, Any]:
-    """Both operands; before opset 7 the second was laid along an axis of the first."""
+def operands(a: Value, b: Value) -> tuple[Any, Any]:
+    """Both operands as torch takes them; two numbers as tensors."""
     if isinstance(a, Known) and isinstance(b, Known):
         return tensor(a), tensor(b)
     return operand(a, b), operand(b, a)
@@ -81,7 +81,7 @@ def aligned(node: Node, a: Value, b: Value) -> tuple[Any, Any]:
 @operator(*_PAIRS, known=(0, 1))
 def pair(node: Node, a: Value, b: Value) -> Tensor:
     """y = a (operator) b, broadcast."""
-    left, right = aligned(node, a, b)
+    left, right = operands(a, b)
     if not isinstance(left, Tensor) and node.op not in ("Add", "Mul"):
         left = tensor(a)  # most functions of torch take a number on the right alone
     if not isinstance(right, Tensor) and (node.op.startswith("Bitwise") or node.op in ("And", "Or", "Xor")):
@@ -92,7 +92,7 @@ def pair(node: Node, a: Value, b: Value) -> Tensor:
 @operator("Div", known=(0, 1))
 def div(node: Node, a: Value, b: Value) -> Tensor:
     """y = a / b; whole numbers are rounded towards zero."""
-    left, right = aligned(node, a, b)
+    left, right = operands(a, b)
     left = left if isinstance(left, Tensor) else tensor(a)
     return torch.div(left, right) if left.is_floating_point() else torch.div(left, right, rounding_mode="trunc")
 
@@ -273,37 +273,3 @@ def cast_like(node: Node, x: Tensor, like: Tensor) -> Tensor:
 def convert(x: Tensor, dtype: torch.dtype) -> Tensor:
     """A tensor in a dtype; the same tensor where it has it."""
     return x if x.dtype == dtype else x.to(dtype)
-
-
-@operator("Softmax", "LogSoftmax")
-def softmax(node: Node, x: Tensor) -> Tensor:
-    """Softmax along an axis; before opset 13 over all dimensions from the axis on."""
-    function = F.softmax if node.op == "Softmax" else F.log_softmax
-    if node.opset >= 13:
-        return function(x, dim=node.get("axis", -1))
-    axis = node.get("axis", 1) % x.ndim if x.ndim else 0
-    if axis == x.ndim - 1:
-        return function(x, dim=axis)
-    return function(x.flatten(axis), dim=axis).reshape(x.shape)
-
-
-@operator("Hardmax")
-def hardmax(node: Node, x: Tensor) -> Tensor:
-    """One where the first maximum along an axis is, else zero."""
-    if node.opset >= 13:
-        axis = node.get("axis", -1)
-        return torch.zeros_like(x).scatter(axis, x.argmax(axis, keepdim=True), 1.0)
-    axis = node.get("axis", 1) % x.ndim
-    flat = x.flatten(axis)
-    return torch.zeros_like(flat).scatter(-1, flat.argmax(-1, keepdim=True), 1.0).reshape(x.shape)
-
-
-@operator("CumSum", known=(1,))
-def cumsum(node: Node, x: Tensor, axis: Value) -> Tensor:
-    """Sums of all elements up to each, along an axis."""
-    (dim,) = numbers(axis)
-    backwards = node.get("reverse", 0)
-    x = x.flip(dim) if backwards else x
-    y = x.cumsum(dim).to(x.dtype)
-    y = y - x if node.get("exclusive", 0) else y
-    return y.flip(dim) if backwards else y

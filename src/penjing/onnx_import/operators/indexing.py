@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 from penjing.errors import CaptureError
-from penjing.onnx_import.known import Known, Value, numbers, operand, product, tensor
+from penjing.onnx_import.known import LARGEST, Known, Value, numbers, product, tensor
 from penjing.onnx_import.node import DTYPES, Node, read_tensor
 from penjing.onnx_import.operators.table import operator
 
@@ -145,7 +145,7 @@ def constant_of_shape(node: Node, shape: Value) -> Any:
     given = node.get("value")
     value = torch.zeros(1) if given is None else read_tensor(given)
     sizes = numbers(shape)
-    if all(type(size) is int for size in sizes) and len(sizes) <= 1 and math.prod(sizes) <= 64:
+    if all(type(size) is int for size in sizes) and len(sizes) <= 1 and math.prod(sizes) <= LARGEST:
         kind = value.dtype in (torch.int64, torch.int32, torch.bool)
         if kind:
             values = [value.item()] * math.prod(sizes)
@@ -168,6 +168,3 @@ def eye_like(node: Node, x: Tensor) -> Tensor:
     y = torch.ones_like(x, dtype=x.dtype if to is None else DTYPES[to])
     k = node.get("k", 0)
     return y.triu(k).tril(k)
-
-
-__all__ = ["constant_value", "operand"]

@@ -75,9 +75,7 @@ def expand(node: Node, x: Tensor, sizes: Value) -> Tensor:
     wanted = numbers(sizes)
     missing = max(len(wanted) - x.ndim, 0)
     wanted = [*x.shape[: x.ndim - len(wanted)], *wanted] if x.ndim > len(wanted) else wanted
-    have = [*[1] * missing, *x.shape]
     kept = [-1 if isinstance(want, int) and want == 1 and i >= missing else want for i, want in enumerate(wanted)]
-    del have
     return x.expand(kept)
 
 
