@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from penjing.errors import PenjingError as PenjingError
     from penjing.measuring import Latency as Latency
     from penjing.measuring import measure as measure
+    from penjing.onnx_import import import_onnx as import_onnx
     from penjing.optimizing import Run as Run
     from penjing.optimizing import apply as apply
     from penjing.optimizing import deploy as deploy
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
 _HOME = {
     "penjing.errors": ("PenjingError",),
     "penjing.measuring": ("Latency", "measure"),
+    "penjing.onnx_import": ("import_onnx",),
     "penjing.optimizing": ("Run", "apply", "deploy", "optimize"),
     "penjing.planning": ("Sensitivity", "sensitivity"),
     "penjing.profiling": ("Profile", "profile"),

@@ -8,7 +8,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import penjing
-from penjing.errors import WorkloadError
+from penjing.errors import ArtifactError, WorkloadError
 from penjing.types import Split
 from penjing.workload import Batch, Workload, digits, metrics, without
 
@@ -269,8 +269,8 @@ def test_example_inputs_and_batches_that_name_inputs_differently():
 
 
 @pytest.mark.parametrize("path", ["model.onnx", Path("model.onnx")])
-def test_onnx_files_are_not_supported_yet(path):
-    with pytest.raises(WorkloadError, match=r"model.onnx: ONNX files are not supported yet; give the torch.nn.Module"):
+def test_an_onnx_file_that_is_missing_is_named(path):
+    with pytest.raises(ArtifactError, match=r"model.onnx is no file; give the path of an .onnx file"):
         Workload(path, EXAMPLE)
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
@@ -11,7 +12,7 @@ from penjing.profiling.formulas import Cost
 from penjing.profiling.memory import peak_memory
 from penjing.structure import Captured, capture
 from penjing.structure.rules import Shape, is_shape
-from penjing.workload import ExampleInputs
+from penjing.workload import ExampleInputs, read_model
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +81,7 @@ class Profile:
         return "\n".join(lines)
 
 
-def profile(model: nn.Module, example_inputs: Any) -> Profile:
+def profile(model: nn.Module | str | Path, example_inputs: Any) -> Profile:
     """Count a model's parameters, MACs, bytes and peak activation memory on example inputs.
 
     The model is captured in eval mode, never run on the weights, and left as it was. `example_inputs` is anything that
@@ -95,7 +96,7 @@ def profile(model: nn.Module, example_inputs: Any) -> Profile:
     >>> [(layer.name, layer.type, layer.macs) for layer in found.layers]
     [('0', 'Linear', 32), ('1', 'ReLU', 0), ('2', 'Linear', 8)]
     """
-    example = ExampleInputs.of(example_inputs)
+    model, example = read_model(model), ExampleInputs.of(example_inputs)
     return profile_captured(model, capture(model, example), example)
 
 

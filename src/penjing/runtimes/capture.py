@@ -64,7 +64,14 @@ def capture(
         Input(name, str(leaf.dtype).removeprefix("torch."), shape)
         for name, leaf, shape in zip(signature.names, leaves, shapes, strict=True)
     )
-    return Program(exported, inputs, tuple(leaf_names(returns, "output")))
+    return Program(exported, inputs, _output_names(flat.model, returns))
+
+
+def _output_names(model: nn.Module, returns: Node) -> tuple[str, ...]:
+    """The outputs by their path in what the model returns; those of a file that was imported as it called them."""
+    from penjing.onnx_import import OnnxModule
+
+    return model.output_names if isinstance(model, OnnxModule) else tuple(leaf_names(returns, "output"))
 
 
 def _trace(flat: Flat, leaves: Sequence[Tensor], free: Sequence[FreeDims]) -> ExportedProgram:

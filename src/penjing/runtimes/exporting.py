@@ -18,11 +18,11 @@ from penjing.runtimes.nesting import Node
 from penjing.runtimes.signature import Signature
 from penjing.storage import Manifest, atomic_folder, write_manifest
 from penjing.types import Status
-from penjing.workload import ExampleInputs
+from penjing.workload import ExampleInputs, read_model
 
 
 def export(
-    model: nn.Module,
+    model: nn.Module | str | Path,
     example_inputs: Any,
     folder: str | os.PathLike[str],
     runtime: str = "onnxruntime",
@@ -44,8 +44,7 @@ def export(
     Raises WorkloadError for a model that cannot be judged (float64, NaN outputs), CaptureError, RuntimeUnavailable, and
     ArtifactError when the outputs differ; the folder is then as it was before.
     """
-    if not isinstance(model, nn.Module):
-        raise WorkloadError(f"export takes a torch.nn.Module, not a {type(model).__name__}")
+    model = read_model(model)
     target = find_runtime(runtime)
     session_options = target.options(options or {})
     example = ExampleInputs.of(example_inputs)

@@ -57,6 +57,13 @@ def distances(x: Any, y: Any, p: float, compute_mode: int | None = None) -> Any:
     return op.Pow(op.ReduceSum(op.Pow(size, power), last, keepdims=0), root)
 
 
+def frozen_node(inputs: Any, model: str) -> Any:
+    """A node of an imported file that torch does not compute, as it was."""
+    from penjing.onnx_import.exporting import translate_node
+
+    return translate_node(inputs, model)
+
+
 def _operators() -> Any:
     from onnxscript import opset20
 
@@ -66,4 +73,5 @@ def _operators() -> Any:
 _TABLE: Mapping[str, Translation] = {
     "transformers::grouped_mm_fallback": grouped_product,
     "aten::_grouped_mm": grouped_product,
+    "penjing_onnx::node": frozen_node,
 }

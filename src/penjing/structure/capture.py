@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,6 +23,7 @@ from penjing.structure.inline import inline_wrappers
 from penjing.structure.rules import Shape, Shapes, owner_of
 from penjing.structure.signature import Signature, by_name, positional_names
 from penjing.workload.inputs import ExampleInputs
+from penjing.workload.model import read_model
 from penjing.workload.modes import preserved, preserved_randomness
 
 _WRAPPERS = {"DataParallel": "module", "DistributedDataParallel": "module", "OptimizedModule": "_orig_mod"}
@@ -150,12 +152,12 @@ def fetch(root: nn.Module, name: str) -> Any:
     return value
 
 
-def capture(model: nn.Module, example: Any, dynamic_shapes: Any = None) -> Captured:
+def capture(model: nn.Module | str | Path, example: Any, dynamic_shapes: Any = None) -> Captured:
     """Capture a model with torch.export: undecomposed ATen operators, the batch free, no weight copied.
 
-    `example` is anything that `ExampleInputs.of` reads. Without `dynamic_shapes` (as in torch.export.export) dimension
-    0 of every batched input is free; a model that insists on its batch size is captured with it, and `fixed_batch` says
-    why.
+    `model` is a module, or the path of an .onnx file. `example` is anything that `ExampleInputs.of` reads. Without
+    `dynamic_shapes` (as in torch.export.export) dimension 0 of every batched input is free; a model that insists on its
+    batch size is captured with it, and `fixed_batch` says why.
     The model is traced in eval mode; its modes and the random state are restored.
 
     Raises CaptureError when the model cannot be captured.
@@ -166,7 +168,7 @@ def capture(model: nn.Module, example: Any, dynamic_shapes: Any = None) -> Captu
     >>> captured.shapes["linear"]
     (4, 2)
     """
-    example = ExampleInputs.of(example)
+    model, example = read_model(model), ExampleInputs.of(example)
     for kind, inner in _WRAPPERS.items():
         if type(model).__name__ == kind:
             raise CaptureError(f"the model is wrapped in {kind}; pass its .{inner}, and wrap what comes back")

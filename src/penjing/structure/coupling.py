@@ -4,6 +4,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -215,8 +216,10 @@ class Coupling:
         return "\n".join(f"kept because {reason}: {', '.join(places)}" for reason, places in held.items())
 
 
-def couple(model_or_captured: nn.Module | Captured, example: Any = None, *, eager_safe: bool = False) -> Coupling:
-    """Find the groups of a model: `couple(model, example)`, or `couple(captured)`.
+def couple(
+    model_or_captured: nn.Module | str | Path | Captured, example: Any = None, *, eager_safe: bool = False
+) -> Coupling:
+    """Find the groups of a model, a module or an .onnx file: `couple(model, example)`, or `couple(captured)`.
 
     `eager_safe` leaves only cuts that the code of the model's own class has a chance to survive: the halves of a chunk
     lose the same indices, attention heads go whole, and fixed positions stay where they are.

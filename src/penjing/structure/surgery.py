@@ -129,7 +129,8 @@ def _items(path: str, value: Any) -> int | None:
 
 def _size(name: str, value: Any) -> Size:
     sizes = value if isinstance(value, list) else [value]
-    if not all(type(size) is int and size >= 0 for size in sizes):
+    least = -1 if isinstance(value, list) else 0  # in a list, as of a view, -1 is what is left
+    if not all(type(size) is int and size >= least for size in sizes):
         raise ValueError(f"the attribute {name} must be a whole number or a list of some, not {value!r}")
     return tuple(sizes) if isinstance(value, list) else int(value)
 

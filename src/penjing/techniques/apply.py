@@ -34,7 +34,7 @@ from penjing.techniques.sparsify import copy_pruned
 from penjing.techniques.sparsify.parameters import plain_names
 from penjing.techniques.state import Context, State
 from penjing.training import Progress
-from penjing.workload import ExampleInputs, Workload
+from penjing.workload import ExampleInputs, Workload, is_onnx, read_model
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ TECHNIQUES: dict[type[Step], Technique] = {
 
 
 def apply(
-    workload_or_model: Workload | nn.Module,
+    workload_or_model: Workload | nn.Module | str | Path,
     recipe: Recipe | Step | Iterable[Step],
     example_inputs: Any = None,
     *,
@@ -93,6 +93,8 @@ def apply(
     8
     """
     steps = as_recipe(recipe)
+    if is_onnx(workload_or_model):
+        workload_or_model = read_model(workload_or_model)
     if isinstance(workload_or_model, Workload):
         workload, original, example = workload_or_model, workload_or_model.model, workload_or_model.example
     elif isinstance(workload_or_model, nn.Module):

@@ -7,6 +7,7 @@ from penjing.workload.identity import without
 from penjing.workload.inputs import ExampleInputs
 from penjing.workload.metric import Metric, MetricKind, Samples
 from penjing.workload.metrics import accuracy, top_k
+from penjing.workload.model import is_onnx, read_model
 from penjing.workload.modes import device_of, preserved, preserved_randomness
 from penjing.workload.outputs import check_finite, select_default
 from penjing.workload.samples import BasicBlock, ResNet, resnet18, resnet20
@@ -27,9 +28,11 @@ __all__ = [
     "dataset",
     "device_of",
     "digits",
+    "is_onnx",
     "metrics",
     "preserved",
     "preserved_randomness",
+    "read_model",
     "resnet18",
     "resnet20",
     "select_default",

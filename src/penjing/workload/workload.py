@@ -20,6 +20,7 @@ from penjing.workload.identity import check_disjoint, stable_identity
 from penjing.workload.inputs import ExampleInputs
 from penjing.workload.metric import Metric, Samples
 from penjing.workload.metrics import accuracy
+from penjing.workload.model import read_model
 from penjing.workload.modes import device_of, preserved_randomness
 from penjing.workload.outputs import check_finite, select_default
 from penjing.workload.sources import Source
@@ -30,6 +31,8 @@ ACCURACY = accuracy()
 
 class Workload:
     """A model with its example inputs, data and metric, checked as a whole when it is made.
+
+    The model is a module, or the path of an .onnx file, which becomes one (`penjing.import_onnx`).
 
     train, calibration, evaluation and certificate are sources of batches: a DataLoader, a list or another re-iterable,
     a Dataset, or a function that returns an iterator. Evaluation and certificate are read twice, the others once,
@@ -56,7 +59,7 @@ class Workload:
 
     def __init__(
         self,
-        model: nn.Module,
+        model: nn.Module | str | Path,
         example_inputs: Any,
         train: Any = None,
         calibration: Any = None,
@@ -73,7 +76,7 @@ class Workload:
         name: str | None = None,
         split_seed: int = 0,
     ) -> None:
-        self.model = _checked_model(model)
+        self.model = model = read_model(model)
         self.name = name or type(model).__name__
         self.example = ExampleInputs.of(example_inputs)
         self.metric = _checked_metric(metric)
@@ -107,7 +110,7 @@ class Workload:
     def with_model(self, model: nn.Module) -> "Workload":
         """The same data and metric for another model that is called like this one, such as what `apply` made of it."""
         other = copy.copy(self)
-        other.model = _checked_model(model)
+        other.model = read_model(model)
         return other
 
     def with_batch(self, batch: int) -> "Workload":
@@ -261,14 +264,6 @@ def _clusters(groups: Any, sizes: Mapping[Split, int]) -> dict[Split, NDArray[An
         )
     parts = np.split(ids, np.cumsum(list(sizes.values()))[:-1])
     return dict(zip(sizes, parts, strict=True))
-
-
-def _checked_model(model: Any) -> nn.Module:
-    if isinstance(model, nn.Module):
-        return model
-    if isinstance(model, str | Path) and Path(model).suffix == ".onnx":
-        raise WorkloadError(f"{model}: ONNX files are not supported yet; give the torch.nn.Module it was exported from")
-    raise WorkloadError(f"model={model!r} ({type(model).__name__}) is no torch.nn.Module; give a trained module")
 
 
 def _checked_metric(metric: Any) -> Metric:
