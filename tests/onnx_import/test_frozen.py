@@ -51,6 +51,7 @@ def test_what_it_touches_is_kept_and_the_rest_is_cut(mixed):
     coupling = pj.couple(model, example)
     assert coupling.captured.fixed_batch is None  # the free size passes through the opaque call
     assert [group.size for group in coupling.groups if group.prunable] == [16]
+    assert any("computed outside torch" in frozen.reason for frozen in coupling.frozen)
     outcome = pj.apply(model, pj.PruneChannels(0.5), example)
     assert outcome.model.get_parameter("third.weight").shape == (3, 8)
 

@@ -65,6 +65,7 @@ _BECAUSE = {
         higher_order::map higher_order::associative_scan
     """,
     "computes its body in another precision, which the analysis does not enter": "higher_order::wrap_with_autocast",
+    "is a node of an ONNX file that is computed outside torch": "penjing_onnx::node",
     "calls a body that is compiled on its own": """
         higher_order::invoke_subgraph higher_order::invoke_quant higher_order::triton_kernel_wrapper_functional
         higher_order::triton_kernel_wrapper_mutation higher_order::run_const_graph
