@@ -61,6 +61,7 @@ def test_tuned_file_is_written_with_what_was_tried(penjing_json: PenjingJson, ho
     assert written.options == data["tuned"]["options"]
     assert written.manifest.extra["tuned"]["trials"] == data["tuned"]["trials"]
     assert data["tuned"]["trials"][-1]["batch"] == 8
+    assert data["batch"] == data["tuned"]["batch"]
 
 
 @pytest.mark.parametrize(

@@ -61,6 +61,7 @@ def test_a_win_within_its_interval_moves_nothing(artifact: Artifact) -> None:
     assert not found.changed
     assert found.options == artifact.options
     assert {trial.why for trial in found.trials} == {"not clearly faster"}
+    assert not any(trial.kept for trial in found.trials)
 
 
 def test_a_win_that_does_not_repeat_is_given_back(artifact: Artifact) -> None:

@@ -74,6 +74,7 @@ def bench_command(
     with Bar(quiet=as_json) as bar:
         if tune and out is not None:
             opened, part = _tune(opened, example, sizes, seconds, out, bar)
+            example = example.with_batch(part[2]["batch"])  # what follows is measured as it was tuned
             parts.append(part)
         latency = measure(opened, example, against=other, seconds=seconds)
         samples_per_second = latency.samples_per_second
