@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
@@ -22,17 +22,24 @@ from penjing.runtimes.options import Option
 from penjing.runtimes.signature import Array, Input, Signature
 from penjing.storage import Manifest, read_manifest
 
+if TYPE_CHECKING:
+    from penjing.onnx_import import Metadata
+
 Run = Callable[[Sequence[Array]], list[Array]]
 """The bare call that is timed: input arrays in the order of the manifest, output arrays in the same way."""
 
 
 @dataclass(frozen=True)
 class Program:
-    """A captured model: flat tensors in, flat tensors out, under these names."""
+    """A captured model: flat tensors in, flat tensors out, under these names.
+
+    source: what the .onnx file says about itself that the model was read from, which a new one goes on saying.
+    """
 
     exported: torch.export.ExportedProgram
     inputs: tuple[Input, ...]
     outputs: tuple[str, ...]
+    source: "Metadata | None" = None
 
 
 class Runtime(Protocol):

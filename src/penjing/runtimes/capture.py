@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from penjing.errors import CaptureError, PenjingError, WorkloadError
+from penjing.onnx_import.reading import Metadata
 from penjing.runtimes.base import Program
 from penjing.runtimes.nesting import Node, flatten, leaf_names
 from penjing.runtimes.quiet import quiet
@@ -64,14 +65,16 @@ def capture(
         Input(name, str(leaf.dtype).removeprefix("torch."), shape)
         for name, leaf, shape in zip(signature.names, leaves, shapes, strict=True)
     )
-    return Program(exported, inputs, _output_names(flat.model, returns))
+    source, outputs = _source(flat.model), tuple(leaf_names(returns, "output"))
+    if source is not None and len(source.outputs) == len(outputs):
+        outputs = tuple(output.name for output in source.outputs)
+    return Program(exported, inputs, outputs, source)
 
 
-def _output_names(model: nn.Module, returns: Node) -> tuple[str, ...]:
-    """The outputs by their path in what the model returns; those of a file that was imported as it called them."""
-    from penjing.onnx_import import OnnxModule
-
-    return model.output_names if isinstance(model, OnnxModule) else tuple(leaf_names(returns, "output"))
+def _source(model: nn.Module) -> Metadata | None:
+    """What the file says about itself that a model was read from; also where it has been cut since."""
+    found = getattr(model, "metadata", None)
+    return found if isinstance(found, Metadata) else None
 
 
 def _trace(flat: Flat, leaves: Sequence[Tensor], free: Sequence[FreeDims]) -> ExportedProgram:

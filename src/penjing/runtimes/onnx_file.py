@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import onnx_ir
 
 OPSET = 20
+KEPT = range(18, 24)  # opsets of an imported file that the exporter of torch writes by itself
 _LARGEST_SINGLE_FILE = 1_500_000_000  # protobuf ends at 2 GiB
 
 
@@ -34,30 +35,44 @@ def write_onnx(program: Program, path: Path) -> None:
     with quiet():
         model = _convert(program)
     _strip(model)
+    if program.source is not None:
+        model.producer_name, model.producer_version = program.source.producer, program.source.producer_version
+        model.doc_string, model.graph.name = program.source.doc_string, program.source.graph
+        model.metadata_props.update(program.source.properties)
     weights = [value.const_value for value in model.graph.initializers.values() if value.const_value is not None]
     too_large = sum(weight.nbytes for weight in weights) > _LARGEST_SINGLE_FILE
     onnx_ir.save(model, path, external_data=f"{path.name}.data" if too_large else None)
 
 
 def _convert(program: Program) -> "onnx_ir.Model":
+    inputs, opset = _inputs_and_opset(program)
     try:
         converted = torch.onnx.export(
             program.exported,
             dynamo=True,
             verbose=False,
-            opset_version=OPSET,
-            input_names=[spec.name for spec in program.inputs],
+            opset_version=opset,
+            input_names=inputs,
             output_names=list(program.outputs),
             custom_translation_table=_translations(program.exported),
         )
     except Exception as error:  # the exporter raises many kinds, all of which mean the same here
         reason = first_line(error.__cause__ or error)
         raise RuntimeUnavailable(
-            f"the model cannot be written as ONNX (opset {OPSET}): {reason}{layer_of(program.exported, reason)}; "
+            f"the model cannot be written as ONNX (opset {opset}): {reason}{layer_of(program.exported, reason)}; "
             "replace the operator, or use another runtime"
         ) from error
     assert converted is not None  # only an export of the old kind returns None
     return converted.model
+
+
+def _inputs_and_opset(program: Program) -> tuple[list[str], int]:
+    """Names of the inputs, and the opset; those of the file that a model was read from, where they can be kept."""
+    source = program.source
+    if source is None or len(source.inputs) != len(program.inputs):
+        return [spec.name for spec in program.inputs], OPSET
+    opset = source.opsets.get("", OPSET)
+    return [each.name for each in source.inputs], opset if opset in KEPT else OPSET
 
 
 def _translations(exported: torch.export.ExportedProgram) -> dict[Callable[..., Any], Callable[..., Any]]:

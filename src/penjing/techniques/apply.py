@@ -130,6 +130,8 @@ def apply(
         state = TECHNIQUES[type(step)].run(state, step, inner)
         if folder is not None:
             _outcome(state, Recipe(steps.steps[: i + 1])).save(folder / f"after-{i}")
+    if (source := getattr(original, "metadata", None)) is not None and not hasattr(state.model, "metadata"):
+        state.model.metadata = source  # what an .onnx file says about itself outlives a rewritten graph
     return _outcome(state, steps)
 
 
