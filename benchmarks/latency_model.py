@@ -27,7 +27,7 @@ from penjing.measuring.latency_model import Sample, fit, left_out
 from penjing.measuring.target import measured_variant, time_of
 from penjing.measuring.variants import variants
 from penjing.runtimes import export
-from penjing.structure import couple
+from penjing.structure import Coupling, GraphModel, couple
 from penjing.workload import ExampleInputs, ResNet
 
 FOLDER = Path("runs/bench-latency-model")
@@ -99,26 +99,32 @@ RUNTIMES = ("onnxruntime", "openvino")
 
 def samples(name: str, runtime: str, count: int) -> list[Sample]:
     """Measure versions of a network, in milliseconds, the whole network first; what was measured before is read."""
-    path = FOLDER / f"{name}-{runtime}.jsonl"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    kept = [Sample(**json.loads(line)) for line in path.read_text().splitlines()] if path.exists() else []
-    if len(kept) > count:
-        return kept
     torch.manual_seed(0)
     make, shape = NETWORKS[name]
     model, example = make().eval(), ExampleInputs.of(torch.randn(*shape))
     coupling = couple(model, example)
+    drawn = list(islice(variants(coupling), count))
+    shapes = [coupling.captured.shapes, *(coupling.shapes_after(removed) for removed in drawn)]
+    counts = [features(coupling.captured.module.graph, each) for each in shapes]
+    return list(map(Sample, counts, latencies(coupling, drawn, example, FOLDER / f"{name}-{runtime}.jsonl", runtime)))
+
+
+def latencies(
+    coupling: Coupling, drawn: Sequence[dict[str, Any]], example: ExampleInputs, path: Path, runtime: str
+) -> list[float]:
+    """The milliseconds of the whole network and of each version, one a line of a file that a second call reads."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    kept = [json.loads(line)["latency"] for line in path.read_text().splitlines()] if path.exists() else []
+    if len(kept) > len(drawn):
+        return kept[: len(drawn) + 1]
     with tempfile.TemporaryDirectory() as folder, path.open("a") as file:
-        whole = export(model, example, Path(folder) / "whole", runtime)
-        ms = time_of(whole, example)
+        whole = export(GraphModel.of(coupling.captured), example, Path(folder) / "whole", runtime)
         if not kept:
-            kept.append(Sample(features(coupling.captured.module.graph, coupling.captured.shapes), ms))
-            file.write(json.dumps({"counts": kept[0].counts, "latency": ms}) + "\n")
-        ms = kept[0].latency
-        for removed in islice(variants(coupling), len(kept) - 1, count):
-            found = measured_variant(coupling, removed, whole, example)
-            kept.append(Sample(found.counts, found.latency * ms))
-            file.write(json.dumps({"counts": dict(found.counts), "latency": kept[-1].latency}) + "\n")
+            kept.append(time_of(whole, example))
+            file.write(json.dumps({"latency": kept[0]}) + "\n")
+        for removed in drawn[len(kept) - 1 :]:
+            kept.append(measured_variant(coupling, removed, whole, example).latency * kept[0])
+            file.write(json.dumps({"latency": kept[-1]}) + "\n")
             file.flush()
     return kept
 
@@ -131,7 +137,7 @@ def by_architecture(name: str, of: dict[str, list[Sample]]) -> np.ndarray[Any, A
     return np.array([abs(scale * model.predict(s.counts) / s.latency - 1) for s in rest])
 
 
-def figures(errors: Sequence[float]) -> dict[str, float]:
+def figures(errors: Any) -> dict[str, float]:
     return {"median": float(np.median(errors)), "p90": float(np.quantile(errors, 0.9))}
 
 
@@ -141,6 +147,7 @@ def main() -> None:
     parser.add_argument("--only", help="one network and runtime, such as resnet20-onnxruntime; nothing is recorded")
     arguments = parser.parse_args()
     results: dict[str, Any] = {}
+    pooled: dict[str, Any] = {}
     for runtime in RUNTIMES:
         of: dict[str, list[Sample]] = {}
         for name in NETWORKS:
@@ -148,6 +155,10 @@ def main() -> None:
                 of[name] = samples(name, runtime, arguments.variants)
                 print(name, runtime, figures(left_out(of[name])), flush=True)
         if arguments.only is None:
+            pooled[runtime] = {
+                "held_out_by_width": figures(np.concatenate([left_out(each) for each in of.values()])),
+                "held_out_by_architecture": figures(np.concatenate([by_architecture(name, of) for name in of])),
+            }
             results[runtime] = {
                 name: {
                     "whole_ms": each[0].latency,
@@ -161,7 +172,7 @@ def main() -> None:
                 for name, each in of.items()
             }
     if results:
-        record("latency_model", {"networks": results})
+        record("latency_model", {"pooled": pooled, "networks": results})
 
 
 if __name__ == "__main__":

@@ -211,6 +211,11 @@ def latency_model(data: dict[str, Any]) -> list[str]:
                 f"| {runtime} | {name} | {row['whole_ms']:.3g} | {row['versions']}, {low:.2f} to {high:.2f} | "
                 f"{width['median']:.1%}, p90 {width['p90']:.1%} | {other['median']:.1%}, p90 {other['p90']:.1%} |"
             )
+        width, other = (data["pooled"][runtime][f"held_out_by_{what}"] for what in ("width", "architecture"))
+        rows.append(
+            f"| {runtime} | all | | | {width['median']:.1%}, p90 {width['p90']:.1%} | "
+            f"{other['median']:.1%}, p90 {other['p90']:.1%} |"
+        )
     return [
         "Error of the predicted latency, median and 90th percentile, of versions of each network at random widths: "
         "predicted by the other versions of the same network, and by the versions of all other networks with one "

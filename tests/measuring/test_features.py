@@ -16,20 +16,21 @@ def counted(model: nn.Module, x: torch.Tensor) -> dict[str, float]:
 def test_a_convolution_counts_its_products_with_filters_rounded_up_to_blocks() -> None:
     found = counted(nn.Conv2d(6, 10, 3, padding=1, bias=False), torch.zeros(2, 6, 5, 5))
     positions, per_filter = 2 * 25, 9 * 6
-    assert found["convolution.macs/1"] * 1e6 == pytest.approx(positions * per_filter * 10)
-    assert found["convolution.macs/4"] * 1e6 == pytest.approx(positions * per_filter * 12)
-    assert found["convolution.macs/16"] * 1e6 == pytest.approx(positions * per_filter * 16)
-    assert found["convolution.out_mb"] * 1e6 == pytest.approx(2 * 10 * 25 * 4)
+    assert found["convolution of few.macs/1"] * 1e6 == pytest.approx(positions * per_filter * 10)
+    assert found["convolution of few.macs/4"] * 1e6 == pytest.approx(positions * per_filter * 12)
+    assert found["convolution of few.macs/16"] * 1e6 == pytest.approx(positions * per_filter * 16)
+    assert found["convolution of few.out_mb"] * 1e6 == pytest.approx(2 * 10 * 25 * 4)
 
 
 @pytest.mark.parametrize(
     ("layer", "family"),
     [
-        (nn.Conv2d(8, 24, 3), "convolution@8"),
+        (nn.Conv2d(8, 24, 3), "convolution@8 of few"),
+        (nn.Conv2d(32, 24, 3), "convolution@8"),
         (nn.Conv2d(16, 32, 1), "pointwise@16"),
         (nn.Conv2d(12, 12, 3, groups=12), "depthwise@4"),
         (nn.Conv2d(8, 8, 3, groups=2), "grouped@8"),
-        (nn.Conv2d(7, 8, 3), "convolution"),
+        (nn.Conv2d(17, 32, 3), "convolution"),
     ],
 )
 def test_families_know_kernels_groups_and_how_channels_align(layer: nn.Conv2d, family: str) -> None:

@@ -16,6 +16,8 @@ from torch import fx
 from penjing.structure.rules import Shape, Shapes
 
 BLOCKS = (1, 4, 8, 16, 32)
+NARROW = 16
+"""Inputs of fewer channels than a block have kernels of their own: the first layer of most networks."""
 FLOAT_BYTES = 4
 aten = torch.ops.aten
 _CONVOLUTIONS = {
@@ -86,6 +88,8 @@ def _convolution(node: fx.Node, output: Shape, inputs: list[Shape]) -> dict[str,
     else:
         family = "pointwise" if taps == 1 else "convolution"
     family += _alignment(x[1], filters)
+    if groups == 1 and per_group < NARROW:
+        family += " of few"
     macs = {f"{family}.macs/{b}": positions * taps * per_group * _up(filters, b) for b in BLOCKS}
     return {name: value / 1e6 for name, value in macs.items()} | {
         f"{family}.in_mb": math.prod(x) * FLOAT_BYTES / 1e6,
