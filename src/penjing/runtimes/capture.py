@@ -1,18 +1,20 @@
 """A module with any call as a program from flat tensors to flat tensors, captured by torch.export."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from penjing.errors import CaptureError, PenjingError, WorkloadError
-from penjing.onnx_import.reading import Metadata
 from penjing.runtimes.base import Program
 from penjing.runtimes.nesting import Node, flatten, leaf_names
 from penjing.runtimes.quiet import quiet
 from penjing.runtimes.signature import Input, Signature
+
+if TYPE_CHECKING:
+    from penjing.onnx_import import Metadata
 
 FreeDims = dict[int, Any]  # dimension -> what torch.export calls it: Dim("n"), Dim.DYNAMIC, ...
 
@@ -71,9 +73,13 @@ def capture(
     return Program(exported, inputs, outputs, source)
 
 
-def _source(model: nn.Module) -> Metadata | None:
+def _source(model: nn.Module) -> "Metadata | None":
     """What the file says about itself that a model was read from; also where it has been cut since."""
     found = getattr(model, "metadata", None)
+    if found is None:
+        return None
+    from penjing.onnx_import import Metadata  # onnx is loaded by those alone who bring a file
+
     return found if isinstance(found, Metadata) else None
 
 

@@ -40,7 +40,7 @@ class Widths:
         """Give the same limits counted in units of `block` channels each.
 
         >>> Widths(multiple=8, least=20).in_units(4), Widths(multiple=8).in_units(32)
-        (Widths(multiple=2, least=5), Widths(multiple=1, least=1))
+        (Widths(multiple=2, least=5, only=None), Widths(multiple=1, least=1, only=None))
         """
         return Widths(self.multiple // math.gcd(self.multiple, block), -(-self.least // block))
 
