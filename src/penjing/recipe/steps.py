@@ -267,7 +267,8 @@ class Quantize(Step):
     """Store and compute in fewer bits.
 
     scheme "int8" is static: weights int8 per output channel, activations uint8 per tensor with ranges observed on
-    calibration data. `method` picks the observer; `overrides` maps module names or patterns to "float" to keep them.
+    calibration data. `method` picks the observer: minmax, percentile, mse, entropy, laplace or gauss, or "auto", which
+    tries the first three; `overrides` maps module names or patterns to "float" to keep them.
     """
 
     key: ClassVar[str] = "quantize"

@@ -182,7 +182,7 @@ def test_no_calibration_data() -> None:
 @pytest.mark.parametrize(
     ("step", "message"),
     [
-        (Quantize(method="best"), "method='best' is unknown; use 'auto' or one of minmax, percentile, mse"),
+        (Quantize(method="best"), "method='best' is unknown; use 'auto' or one of minmax, percentile, mse, entropy"),
         (Quantize(overrides={"0": "int4"}), r"overrides\['0'\]='int4' is unknown; use 'float'"),
         (Quantize(overrides={"head*": "float"}), r"overrides\['head\*'\] names no layer; the layers are 0, 4, 6"),
         (
