@@ -30,8 +30,8 @@ def run(state: State, step: Quantize, context: Context) -> State:
     """Quantise the model to int8 with ranges seen on calibration data; no label is looked at.
 
     method="auto" tries three observers and keeps the one whose outputs are nearest to the float model's, on a quarter
-    of the calibration data that gave no range. Raises RecipeError for an unknown method or override, for a model without
-    a layer that can run in int8, and where there is no data.
+    of the calibration data that gave no range. Raises RecipeError for an unknown method or override, for a model
+    without a layer that can run in int8, and where there is no data.
     """
     if step.method != "auto" and step.method not in OBSERVERS:
         raise RecipeError(f"Quantize: method={step.method!r} is unknown; use 'auto' or one of {', '.join(OBSERVERS)}")
