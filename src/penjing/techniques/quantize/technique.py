@@ -11,6 +11,7 @@ from penjing.recipe import Quantize
 from penjing.structure import Captured, GraphModel, capture
 from penjing.techniques.quantize.account import float_account
 from penjing.techniques.quantize.calibrate import Inputs, observe, signal_to_noise_db
+from penjing.techniques.quantize.correct import correct_biases
 from penjing.techniques.quantize.fold import fold_batch_norms
 from penjing.techniques.quantize.graph import flatten_linears, functionalize, pool_globally
 from penjing.techniques.quantize.insert import insert
@@ -30,8 +31,9 @@ def run(state: State, step: Quantize, context: Context) -> State:
     """Quantise the model to int8 with ranges seen on calibration data; no label is looked at.
 
     method="auto" tries three observers and keeps the one whose outputs are nearest to the float model's, on a quarter
-    of the calibration data that gave no range. Raises RecipeError for an unknown method or override, for a model
-    without a layer that can run in int8, and where there is no data.
+    of the calibration data that gave no range; then it corrects the biases, and keeps that if it is nearer. Raises
+    RecipeError for an unknown method or override, for a model without a layer that can run in int8, and where there is
+    no data.
     """
     if step.method != "auto" and step.method not in OBSERVERS:
         raise RecipeError(f"Quantize: method={step.method!r} is unknown; use 'auto' or one of {', '.join(OBSERVERS)}")
@@ -49,8 +51,14 @@ def run(state: State, step: Quantize, context: Context) -> State:
         candidate = insert(captured.module, plan, ranges)
         tried[method] = signal_to_noise_db(captured.module, candidate, held_out_inputs), candidate
     best = max(tried, key=lambda method: tried[method][0])
+    decibel, chosen = tried[best]
+    correction = None
+    if step.method == "auto":
+        corrected = correct_biases(captured.module, chosen, plan.layers, seen_inputs)
+        correction = signal_to_noise_db(captured.module, corrected, held_out_inputs)
+        chosen = corrected if correction > decibel else chosen
 
-    state = replace(state, model=GraphModel.of(replace(captured, module=tried[best][1])), graph=True)
+    state = replace(state, model=GraphModel.of(replace(captured, module=chosen)), graph=True)
     state = state.log(
         step.key,
         f"{len(plan.layers)} layers run in int8, with {folds} batch norms folded and "
@@ -62,6 +70,9 @@ def run(state: State, step: Quantize, context: Context) -> State:
             f"ranges by {method}{' (kept)' if method == best else ''}: outputs {decibel:.1f} dB above their error "
             f"on {sum(b.size for b in held_out)} held-out samples",
         )
+    if correction is not None:
+        kept = "kept" if correction > tried[best][0] else "left out"
+        state = state.log(step.key, f"bias correction ({kept}): outputs {correction:.1f} dB above their error there")
     names = (name or "the model" for name in int8_layers(state.model))
     state = state.log(step.key, f"what runs in int8: {', '.join(names)}")
     for sentence, fell_back in float_account(captured.module, plan):
