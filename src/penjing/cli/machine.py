@@ -87,12 +87,14 @@ def _table(rows: "tuple[Capability, ...]") -> list[str]:
     """Patterns down, runtimes across; "-" where a runtime has no such format or was not measured."""
     runtimes = sorted({row.runtime for row in rows})
     patterns = list(dict.fromkeys(row.pattern for row in rows))
-    cells = {(row.pattern, row.runtime): row for row in rows if row.factor is not None}
+    from penjing.measuring.capability import factors
+
+    measured = factors(rows)
     ideal = {row.pattern: row.ideal for row in rows}
     lines = [f"{'':<20}{'by count':>10}" + "".join(f"{name:>13}" for name in runtimes)]
     for pattern in patterns:
-        found = [cells.get((pattern, name)) for name in runtimes]
-        values = [f"{cell.factor:.2f}x" if cell is not None else "-" for cell in found]
+        found = [measured.get((name, pattern)) for name in runtimes]
+        values = [f"{factor:.2f}x" if factor is not None else "-" for factor in found]
         lines.append(f"{pattern:<20}{ideal[pattern]:>9.2f}x" + "".join(f"{value:>13}" for value in values))
     return lines
 

@@ -1,20 +1,15 @@
 """Figures that are measured once for a machine and kept: JSON files under the user's cache folder."""
 
-import os
 from pathlib import Path
 from typing import Any
 
 from penjing.measuring.machine import machine
-from penjing.storage import atomic_write, dump_json, load_json
+from penjing.storage import atomic_write, dump_json, load_json, user_folder
 
 
 def cache_folder() -> Path:
     """Give the folder of this machine's figures: $PENJING_HOME, else $XDG_CACHE_HOME/penjing, else ~/.cache/penjing."""
-    if home := os.environ.get("PENJING_HOME"):
-        root = Path(home)
-    else:
-        root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "penjing"
-    return root / machine().fingerprint
+    return user_folder("CACHE", ".cache") / machine().fingerprint
 
 
 def read_cached(name: str) -> Any | None:

@@ -11,17 +11,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from penjing.errors import PenjingError
 from penjing.measuring.cache import keep, read_cached
+from penjing.measuring.paired import quick_ratio
 from penjing.measuring.probes import PROBES, USUAL, Probe
-from penjing.measuring.statistics import ratio_interval
-from penjing.measuring.timing import bind, time_blocks, undisturbed
-from penjing.runtimes import RUNTIMES, Artifact, Session, export, missing
+from penjing.runtimes import RUNTIMES, Artifact, export, missing
 from penjing.training import Progress
+from penjing.workload import ExampleInputs
 
 _CACHED = "capability"
 _SECONDS = 0.4
@@ -112,10 +111,11 @@ class _Bench:
             options = {} if probe.precision is None else {"precision": probe.precision}
             with tempfile.TemporaryDirectory(dir=self._folder) as folder:
                 artifact = export(changed, x, Path(folder) / "changed", runtime, options=options)
-                value, low, high = _paired([artifact, usual], x[: probe.batch])
+                example = ExampleInputs.of(x[: probe.batch])
+                ratio = quick_ratio((artifact, example), (usual, example), _SECONDS)
         except PenjingError as problem:
             return Capability(runtime, probe.pattern, None, None, None, probe.ideal, str(problem))
-        return Capability(runtime, probe.pattern, value, low, high, probe.ideal)
+        return Capability(runtime, probe.pattern, ratio.value, ratio.low, ratio.high, probe.ideal)
 
     def _deployed(self, name: str, runtime: str) -> tuple[Artifact, nn.Module, Tensor]:
         if (runtime, name) not in self._usual:
@@ -124,15 +124,6 @@ class _Bench:
             artifact = export(model.eval(), x, self._folder / f"{runtime}-{name}", runtime)
             self._usual[runtime, name] = artifact, model, x
         return self._usual[runtime, name]
-
-
-def _paired(artifacts: Sequence[Artifact], x: Tensor) -> tuple[float, float, float]:
-    with undisturbed(1):
-        sessions: list[Session] = [artifact.load() for artifact in artifacts]
-        calls = [bind(session.run, session.feeds(x)) for session in sessions]
-        changed, usual = time_blocks(calls, _SECONDS)
-    value, interval = ratio_interval(np.asarray(usual.cpu_ms), np.asarray(changed.cpu_ms))
-    return value, interval.low, interval.high
 
 
 def _applies(probe: Probe, runtime: str) -> bool:

@@ -14,7 +14,8 @@ from penjing.errors import PenjingError, RunError
 from penjing.measuring.cache import keep, read_cached
 from penjing.measuring.features import features
 from penjing.measuring.latency_model import LatencyModel, Sample, fit
-from penjing.measuring.timing import bind, time_blocks, undisturbed
+from penjing.measuring.paired import quick_ratio, session_call, threads_of
+from penjing.measuring.timing import time_blocks, undisturbed
 from penjing.measuring.variants import variants
 from penjing.recipe.target import MakeTarget, Shapes, register_targets
 from penjing.runtimes import Artifact, export, find_runtime
@@ -53,7 +54,8 @@ class MeasuredTarget:
         """Export a model and time it in turns with the whole network."""
         with tempfile.TemporaryDirectory() as folder:
             other = export(model, self.example, Path(folder) / "model", self.name, options=self.options)
-            return self.baseline_ms * _ratio(other, self.baseline, self.example)[0]
+            ratio = quick_ratio((other, self.example), (self.baseline, self.example), _SECONDS)
+        return self.baseline_ms / ratio.value
 
     def __str__(self) -> str:
         return (
@@ -134,26 +136,15 @@ def measured_variant(
     with tempfile.TemporaryDirectory() as folder:
         module = cut(coupling, removed).module
         artifact = export(module, example, Path(folder) / "model", baseline.runtime, options=baseline.options)
-        share, _ = _ratio(artifact, baseline, example)
-    return Sample(features(coupling.captured.module.graph, coupling.shapes_after(removed)), share)
+        ratio = quick_ratio((artifact, example), (baseline, example), _SECONDS)
+    return Sample(features(coupling.captured.module.graph, coupling.shapes_after(removed)), 1 / ratio.value)
 
 
 def time_of(artifact: Artifact, example: ExampleInputs) -> float:
     """The median time of a call, in milliseconds."""
-    return _ratio(artifact, artifact, example)[1]
-
-
-def _ratio(artifact: Artifact, baseline: Artifact, example: ExampleInputs) -> tuple[float, float]:
-    """Time of one over the time of the other, in turns, and that of the other in milliseconds."""
-    threads = max(int(each.options.get("threads", 1)) for each in (artifact, baseline))
-    with undisturbed(threads):
-        sessions = [artifact.load(), baseline.load()]
-        feeds = [session.feeds(*example.args, **example.kwargs) for session in sessions]
-        calls = [bind(session.run, arrays) for session, arrays in zip(sessions, feeds, strict=True)]
-        timings = time_blocks(calls, _SECONDS)
-    walls = [np.median(each.wall_ms, axis=1) for each in timings]
-    ours, theirs = [each.cpu_ms for each in timings] if threads == 1 else walls
-    return float(np.median(ours / theirs)), float(np.median(walls[1]))
+    with undisturbed(threads_of(artifact)):
+        (timings,) = time_blocks([session_call(artifact, example)], _SECONDS)
+    return float(np.median(np.median(timings.wall_ms, axis=1)))
 
 
 def _by_name(runtime: str) -> MakeTarget:

@@ -12,8 +12,9 @@ from torch import nn
 
 from penjing._version import __version__
 from penjing.measuring import measure, memory
-from penjing.optimizing.figures import epoch_seconds, facts, layers, relative
+from penjing.optimizing.figures import epoch_seconds, facts, layers, lost, relative
 from penjing.optimizing.line import Line
+from penjing.optimizing.sealing import seal, seal_verdict
 from penjing.planning import (
     Action,
     Baseline,
@@ -31,10 +32,10 @@ from penjing.profiling import Profile, profile_captured
 from penjing.recipe import Recipe
 from penjing.runs import candidate_hash
 from penjing.runtimes import Artifact
-from penjing.storage import atomic_folder, is_disk_full, write_manifest
+from penjing.storage import atomic_folder, is_disk_full
 from penjing.structure import couple
 from penjing.techniques import TECHNIQUES, Outcome, apply
-from penjing.types import Decision, Direction, Split, Status
+from penjing.types import Split, Status
 from penjing.verdict import judge, terms_of
 
 logger = logging.getLogger("penjing")
@@ -142,9 +143,7 @@ def judge_one(line: Line, action: Judge) -> None:
     """Judge a frozen candidate on the certificate split, and write the verdict into its manifest."""
     reference, candidate = line.artifact("baseline"), line.artifact(action.hash)
     verdict = judge(reference, candidate, line.workload, line.contract, family=line.last("begin")["run"])
-    data = {**verdict.to_data(), "sentence": verdict.sentence()}
-    status = Status.CERTIFIED if verdict.outcome is Decision.PASS else Status.SEARCH_ESTIMATE
-    _seal(candidate, verdict=data, status=status)
+    data = seal_verdict(candidate, verdict)
     line.write("verdict", hash=action.hash, outcome=str(verdict.outcome), verdict=data)
 
 
@@ -160,9 +159,7 @@ ACTIONS: Mapping[type[Action], Callable[[Line, Any], None]] = {
 
 def drop_of(line: Line, value: float) -> float:
     """Give what was lost against the baseline on the search split, in the contract's terms."""
-    before = float(line.last("baseline")["value"])
-    lost = before - value if line.workload.metric.direction is Direction.HIGHER else value - before
-    return lost / abs(before) if line.contract.relative and before else lost
+    return lost(float(line.last("baseline")["value"]), value, line.workload.metric, line.contract)
 
 
 def _applied(line: Line, recipe: Recipe, scratch: Path) -> tuple[Outcome, Profile]:
@@ -185,7 +182,7 @@ def _deployed(line: Line, name: str, model: nn.Module, outcome: Outcome | None) 
                 outcome.save(temporary / "model", compact=True)
             exported = line.export(model, temporary / "artifact")
             if outcome is not None:
-                _seal(exported, recipe=outcome.recipe.to_data(), surgery_proof=outcome.surgery_proof)
+                seal(exported, recipe=outcome.recipe.to_data(), surgery_proof=outcome.surgery_proof)
     artifact = line.artifact(name)
     against = line.artifact("baseline") if name != "baseline" else None
     batches = sorted({1, example.batch_size}) if _takes_any_batch(artifact) else [example.batch_size]
@@ -202,11 +199,6 @@ def _deployed(line: Line, name: str, model: nn.Module, outcome: Outcome | None) 
         "size_bytes": artifact.size_bytes,
         "memory_bytes": memory(artifact, example).model_bytes,
     }
-
-
-def _seal(artifact: Artifact, **known: Any) -> None:
-    """Write what has become known of an artefact into its manifest."""
-    write_manifest(artifact.path, artifact.manifest.model_copy(update=known))
 
 
 def _takes_any_batch(artifact: Artifact) -> bool:

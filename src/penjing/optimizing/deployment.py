@@ -16,12 +16,13 @@ from torch import nn
 
 from penjing.errors import PenjingError, RunError
 from penjing.measuring import Latency, measure
+from penjing.optimizing.figures import lost
+from penjing.optimizing.sealing import seal_verdict
 from penjing.recipe import Contract, Quantize
 from penjing.runtimes import RUNTIMES, Artifact, export, find_runtime, missing
-from penjing.storage import write_manifest
 from penjing.techniques import apply
 from penjing.training import Progress
-from penjing.types import Decision, Direction, Split, Status
+from penjing.types import Split
 from penjing.verdict import Verdict, judge_in_order
 from penjing.workload import Workload
 
@@ -32,10 +33,10 @@ _INT8 = ("onnxruntime", "openvino", "executorch")
 
 @dataclass(frozen=True)
 class Choice:
-    """One way to deploy the model. `numbers` is fp32, bf16, fp16 or int8; drop that of the metric on the search split.
+    """One way to deploy the model. `numbers` is fp32, bf16, fp16 or int8.
 
-    latency.ratio is the speed-up over the reference. why: what went wrong, where there are no figures. verdict: None
-    where it was not judged.
+    value, drop: of the metric on the search split, None where there is none. latency.ratio is the speed-up over the
+    reference. why: what went wrong, where there are no figures. verdict: None where it was not judged.
     """
 
     runtime: str
@@ -43,6 +44,7 @@ class Choice:
     options: Mapping[str, Any]
     artifact: Artifact | None = None
     latency: Latency | None = None
+    value: float | None = None
     drop: float | None = None
     why: str = ""
     verdict: Verdict | None = None
@@ -60,6 +62,7 @@ class Choice:
             "numbers": self.numbers,
             "options": dict(self.options),
             "latency": self.latency and self.latency.to_data(),
+            "value": self.value,
             "drop": self.drop,
             "why": self.why,
             "verdict": self.verdict and self.verdict.to_data(),
@@ -100,8 +103,8 @@ class Deployment:
                 continue
             ratio = "reference" if choice is self.reference else str(choice.latency.ratio)
             outcome = "" if choice.verdict is None else str(choice.verdict.outcome)
-            drop = 0.0 if choice.drop is None else choice.drop
-            lines.append(f"{choice.name:<44}{choice.latency.median_ms:>9.3g}  {ratio:<22}{drop:>9.4f}  {outcome}")
+            drop = "-" if choice.drop is None else f"{choice.drop:.4f}"
+            lines.append(f"{choice.name:<44}{choice.latency.median_ms:>9.3g}  {ratio:<22}{drop:>9}  {outcome}")
         return "\n".join(lines)
 
 
@@ -187,19 +190,13 @@ def _deployed(
         )
         against = reference.artifact if reference is not None else None
         latency = measure(artifact, workload.example, against=against, seconds=seconds)
-        return replace(choice, artifact=artifact, latency=latency, drop=_drop(artifact, reference, workload, contract))
+        value = workload.evaluate(artifact.load(), Split.SEARCH)[0].value if workload.brings("search") else None
+        drop = None
+        if value is not None and reference is not None and reference.value is not None:
+            drop = lost(reference.value, value, workload.metric, contract)
+        return replace(choice, artifact=artifact, latency=latency, value=value, drop=drop)
     except PenjingError as problem:
         return replace(choice, why=f"{type(problem).__name__}: {problem}")
-
-
-def _drop(artifact: Artifact, reference: Choice | None, workload: Workload, contract: Contract) -> float | None:
-    """What the metric loses on the search split against the reference, in the contract's terms; None without data."""
-    if reference is None or not workload.brings("search"):
-        return None
-    assert reference.artifact is not None
-    new, old = (workload.evaluate(each.load(), Split.SEARCH)[0].value for each in (artifact, reference.artifact))
-    lost = old - new if workload.metric.direction is Direction.HIGHER else new - old
-    return lost / abs(old) if contract.relative and old else lost
 
 
 def _judged(reference: Choice, ordered: Sequence[Choice], workload: Workload, contract: Contract) -> list[Choice]:
@@ -217,10 +214,7 @@ def _judged(reference: Choice, ordered: Sequence[Choice], workload: Workload, co
     found = {}
     for choice, verdict in zip(sequence, verdicts, strict=False):
         assert choice.artifact is not None
-        status = Status.CERTIFIED if verdict.outcome is Decision.PASS else Status.SEARCH_ESTIMATE
-        data = {**verdict.to_data(), "sentence": verdict.sentence()}
-        sealed = choice.artifact.manifest.model_copy(update={"verdict": data, "status": status})
-        write_manifest(choice.artifact.path, sealed)
+        seal_verdict(choice.artifact, verdict)
         found[choice.name] = replace(choice, artifact=Artifact.open(choice.artifact.path), verdict=verdict)
     return [found.get(choice.name, choice) for choice in ordered]
 

@@ -27,7 +27,7 @@ class Target(Protocol):
 
 MakeTarget = Callable[[Any, Any, Any], Target]  # of the model, its example inputs, and a Progress or None
 
-_MAKERS: dict[str, Callable[[str], MakeTarget]] = {}
+_by_name: Callable[[str], MakeTarget] | None = None
 
 
 def register_targets(make: Callable[[str], MakeTarget]) -> None:
@@ -35,13 +35,14 @@ def register_targets(make: Callable[[str], MakeTarget]) -> None:
 
     `make(name)` raises PenjingError for a name that is unknown or not installed, before any work.
     """
-    _MAKERS["by name"] = make
+    global _by_name
+    _by_name = make
 
 
 def target_named(name: str) -> MakeTarget:
     """Give what makes a target of a runtime's name; raises RecipeError where nothing here can measure."""
-    if "by name" not in _MAKERS:
+    if _by_name is None:
         raise RecipeError(
             f"runtime={name!r} is a name, and nothing that measures was imported; use penjing.apply, or give a Target"
         )
-    return _MAKERS["by name"](name)
+    return _by_name(name)

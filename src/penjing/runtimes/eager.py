@@ -12,7 +12,7 @@ import torch
 from penjing.errors import ArtifactError, RuntimeUnavailable
 from penjing.runtimes.base import Program, Run, register_runtime
 from penjing.runtimes.options import Option, complete
-from penjing.runtimes.rewrite import drop_notes, in_precision, plain_module
+from penjing.runtimes.rewrite import drop_notes, free_sizes, in_precision, plain_module
 from penjing.runtimes.signature import Array
 from penjing.runtimes.torch_threads import torch_threads
 from penjing.storage import load_tensors, save_tensors
@@ -39,12 +39,8 @@ class Eager:
         from penjing.structure import GraphModel, capture, save_graph
 
         leaves, _ = program.exported.example_inputs
-        free = tuple(
-            {dim: torch.export.Dim.AUTO for dim, size in enumerate(spec.shape) if isinstance(size, str)} or None
-            for spec in program.inputs
-        )
         try:
-            captured = capture(plain_module(program.exported), (tuple(leaves), {}), free)
+            captured = capture(plain_module(program.exported), (tuple(leaves), {}), free_sizes(program, {}))
             drop_notes(captured.module.graph)
             graph = GraphModel.of(captured)
             save_graph(graph, folder / GRAPH)
@@ -58,7 +54,7 @@ class Eager:
 
         settings = self.options(options)
         graph = restore_graph(folder / GRAPH, load_tensors(folder / WEIGHTS))
-        model = in_precision(settings["precision"])(graph)  # type: ignore[arg-type]
+        model = in_precision(settings["precision"])(graph)
 
         def run(arrays: Sequence[Array]) -> list[Array]:
             with torch.inference_mode(), torch_threads(settings["threads"]):

@@ -12,14 +12,12 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from torch import fx, nn
 
 from penjing.errors import RuntimeUnavailable, ShapeError, first_line
 from penjing.runtimes.base import Program, Run, register_runtime
-from penjing.runtimes.capture import uses_quantized_operators
 from penjing.runtimes.options import Option, complete
 from penjing.runtimes.quiet import mute
-from penjing.runtimes.rewrite import recapture
+from penjing.runtimes.rewrite import decomposed, recapture
 from penjing.runtimes.signature import Array
 from penjing.runtimes.where import layer_of
 from penjing.storage import atomic_write, dump_json, load_json
@@ -55,7 +53,7 @@ class ExecuTorch:
             from executorch.exir import to_edge_transform_and_lower
 
         batches = _Batches.of(program, options["max_batch"])
-        exported = recapture(program, _plain(program), _largest(program, batches.largest))
+        exported = recapture(program, decomposed(program, xnnpack=True), _largest(program, batches.largest))
         try:
             with mute():
                 lowered = to_edge_transform_and_lower(exported, partitioner=[XnnpackPartitioner()])
@@ -181,19 +179,6 @@ def _largest(program: Program, batch: int | None) -> dict[str, int]:
                 )
             largest[free] = int(upper)
     return largest
-
-
-def _plain(program: Program) -> Callable[[fx.GraphModule], nn.Module]:
-    """The change that writes quantisation as XNNPACK looks for it."""
-
-    def change(module: fx.GraphModule) -> nn.Module:
-        if not uses_quantized_operators(program.exported):
-            return module
-        from penjing.techniques.quantize.decomposed import decompose
-
-        return decompose(module, xnnpack=True)
-
-    return change
 
 
 register_runtime(ExecuTorch())

@@ -10,14 +10,13 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from torch import fx, nn
 
 from penjing.errors import RuntimeUnavailable, first_line
 from penjing.runtimes.base import Program, Run, register_runtime
 from penjing.runtimes.capture import uses_quantized_operators
 from penjing.runtimes.options import Option, complete
 from penjing.runtimes.quiet import mute
-from penjing.runtimes.rewrite import in_precision, recapture
+from penjing.runtimes.rewrite import decomposed, in_precision, recapture
 from penjing.runtimes.signature import Array
 from penjing.runtimes.torch_threads import torch_threads
 from penjing.runtimes.where import layer_of
@@ -46,20 +45,14 @@ class Inductor:
         if all(shutil.which(compiler) is None for compiler in ("c++", "g++", "clang++")):
             raise RuntimeUnavailable("inductor needs a C++ compiler and finds none; apt-get install g++")
         quantized = uses_quantized_operators(program.exported)
-        # Frozen weights are packed for the kernels, and converted, once. The integer kernels that freezing brings gave
-        # 13 % of the root mean square away on a small ResNet: a quantised model keeps its exact float arithmetic.
+        # Frozen weights are packed for the kernels, and converted, once. The integer kernels that freezing brings leave
+        # the simulation by more than the tolerance: a quantised model keeps its exact float arithmetic.
         settings = {"cpp.threads": options["threads"], "freezing": not quantized}
 
-        def change(module: fx.GraphModule) -> nn.Module:
-            if quantized:
-                from penjing.techniques.quantize.decomposed import decompose
-
-                module = decompose(module, xnnpack=False)
-            return in_precision(options["precision"])(module)
-
+        decompose, halve = decomposed(program, xnnpack=False), in_precision(options["precision"])
         try:
             with mute(), torch.no_grad(), torch_threads(options["threads"]):
-                exported = recapture(program, change)
+                exported = recapture(program, lambda module: halve(decompose(module)))
                 aoti_compile_and_package(exported, package_path=str(folder / FILE), inductor_configs=settings)
         except Exception as error:  # the compiler raises many kinds
             raise RuntimeUnavailable(

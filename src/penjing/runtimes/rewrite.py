@@ -1,20 +1,24 @@
 """A captured program captured once more: in another number format, or with a limit to its free sizes."""
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 from torch.export import Dim, ExportedProgram
 
 from penjing.runtimes.base import Program
+from penjing.runtimes.capture import uses_quantized_operators
 from penjing.runtimes.quiet import quiet
+
+Change = Callable[[fx.GraphModule], nn.Module]
 
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def recapture(
     program: Program,
-    change: Callable[[fx.GraphModule], nn.Module] = lambda module: module,
+    change: Change = lambda module: module,
     largest: Mapping[str, int] | None = None,
 ) -> ExportedProgram:
     """Trace a program again after a change of its module, its free sizes free as before.
@@ -23,18 +27,24 @@ def recapture(
     """
     module = plain_module(program.exported)
     leaves, _ = program.exported.example_inputs
-    most = largest or {}
-    free = [
+    changed = _Leaves(change(module))
+    with quiet(), torch.no_grad():
+        return torch.export.export(
+            changed, tuple(leaves), dynamic_shapes=(free_sizes(program, largest or {}),), strict=False
+        )
+
+
+def free_sizes(program: Program, largest: Mapping[str, int]) -> tuple[dict[int, Any] | None, ...]:
+    """Say which sizes of each input are free, as torch.export takes it; None for an input that has none."""
+    return tuple(
         {
-            dim: Dim.AUTO(max=most[size]) if size in most else Dim.AUTO
+            dim: Dim.AUTO(max=largest[size]) if size in largest else Dim.AUTO
             for dim, size in enumerate(spec.shape)
             if isinstance(size, str)
         }
+        or None
         for spec in program.inputs
-    ]
-    changed = _Leaves(change(module))
-    with quiet(), torch.no_grad():
-        return torch.export.export(changed, tuple(leaves), dynamic_shapes=(tuple(free),), strict=False)
+    )
 
 
 def plain_module(exported: ExportedProgram) -> fx.GraphModule:
@@ -54,7 +64,20 @@ def drop_notes(graph: fx.Graph) -> None:
             graph.erase_node(node)
 
 
-def in_precision(precision: str) -> Callable[[fx.GraphModule], nn.Module]:
+def decomposed(program: Program, *, xnnpack: bool) -> Change:
+    """Make the change that writes quantisation in the operators of PT2E, where the program holds any."""
+
+    def change(module: fx.GraphModule) -> nn.Module:
+        if not uses_quantized_operators(program.exported):
+            return module
+        from penjing.techniques.quantize.decomposed import decompose
+
+        return decompose(module, xnnpack=xnnpack)
+
+    return change
+
+
+def in_precision(precision: str) -> Callable[[nn.Module], nn.Module]:
     """Make the change that runs a module's products in a half format, by autocast; what it returns stays float32."""
     return (lambda module: module) if precision == "fp32" else (lambda module: _Autocast(module, _DTYPES[precision]))
 

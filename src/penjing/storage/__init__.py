@@ -7,6 +7,7 @@ from penjing.storage.manifest import FileEntry, Manifest, library_versions, read
 from penjing.storage.random_state import get_random_state, set_random_state
 from penjing.storage.strict_json import canonical_json, dump_json, load_json
 from penjing.storage.tensors import load_metadata, load_tensors, save_tensors
+from penjing.storage.user import user_folder
 
 __all__ = [
     "Checkpoint",
@@ -33,5 +34,6 @@ __all__ = [
     "set_random_state",
     "sha256_file",
     "sync",
+    "user_folder",
     "write_manifest",
 ]

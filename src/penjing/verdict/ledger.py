@@ -10,14 +10,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from penjing.errors import ArtifactError
+from penjing.storage import user_folder
 
 
 def default_folder() -> Path:
     """Give the user's folder: $PENJING_HOME, else $XDG_STATE_HOME/penjing, else ~/.local/state/penjing."""
-    if home := os.environ.get("PENJING_HOME"):
-        return Path(home)
-    state = os.environ.get("XDG_STATE_HOME")
-    return (Path(state) if state else Path.home() / ".local" / "state") / "penjing"
+    return user_folder("STATE", ".local/state")
 
 
 @dataclass(frozen=True, slots=True)
