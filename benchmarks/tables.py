@@ -200,6 +200,22 @@ def coverage(data: dict[str, Any]) -> list[str]:
     ]
 
 
+def capability(data: dict[str, Any]) -> list[str]:
+    runtimes = sorted({row["runtime"] for row in data["rows"]})
+    found = {(row["runtime"], row["pattern"]): row for row in data["rows"] if row["factor"] is not None}
+    lines = [f"| pattern | by count | {' | '.join(runtimes)} |", "|---|---|" + "---|" * len(runtimes)]
+    for pattern, ideal in {row["pattern"]: row["ideal"] for row in data["rows"]}.items():
+        rows = [found.get((runtime, pattern)) for runtime in runtimes]
+        cells = [f"{row['factor']:.2f} [{row['low']:.2f}, {row['high']:.2f}]" if row else "-" for row in rows]
+        lines.append(f"| {pattern} | {ideal:.2f} | {' | '.join(cells)} |")
+    return [
+        "How many times faster than the usual float32 network in the same runtime; by count is what its "
+        f"multiply-accumulates (or bytes) promise. It took {data['seconds']:.0f} s.",
+        "",
+        *lines,
+    ]
+
+
 def latency_model(data: dict[str, Any]) -> list[str]:
     rows = ["| runtime | network | whole, ms | versions, share of its time | held out by width | by architecture |"]
     rows.append("|---|---|---|---|---|---|")
@@ -294,6 +310,7 @@ SECTIONS: dict[str, tuple[str, Callable[[dict[str, Any]], list[str]]]] = {
     "resnet20_peer": ("ResNet-20 beside Torch-Pruning", resnet20_peer),
     "deploy_resnet20": ("The same ResNet-20 in other runtimes and formats", deploy_resnet20),
     "latency_budget": ("Widths chosen by measurement", latency_budget),
+    "capability": ("What each technique is worth in each runtime", capability),
     "latency_model": ("The latency model", latency_model),
     "structure_speed": ("Analysis and cut", structure_speed),
     "depth": ("Blocks left out", depth),
