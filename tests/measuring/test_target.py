@@ -63,7 +63,6 @@ def test_a_ratio_of_latency_is_met_in_the_runtime(target: MeasuredTarget) -> Non
     (row,) = [row for row in outcome.log if row.what.startswith("latency in onnxruntime")]
     assert "measured of" in row.what
     assert "predicted" in row.what
-    assert outcome.model[0].out_features if isinstance(outcome.model[0], nn.Linear) else True
     assert outcome.model[0].out_channels < 64
 
 
