@@ -17,6 +17,7 @@ from penjing.techniques.quantize.graph import flatten_linears, functionalize, po
 from penjing.techniques.quantize.insert import insert
 from penjing.techniques.quantize.layers import int8_layers
 from penjing.techniques.quantize.observers import OBSERVERS
+from penjing.techniques.quantize.pads import merge_pads
 from penjing.techniques.quantize.plan import Plan, choose_layers, make_plan
 from penjing.techniques.state import Context, State
 from penjing.workload import Batch, Workload
@@ -86,6 +87,7 @@ def prepare(module: fx.GraphModule, overrides: Mapping[str, str]) -> tuple[Plan,
     What the graph computes stays the same, up to rounding in float.
     """
     functionalize(module)
+    merge_pads(module)
     folds = fold_batch_norms(module)
     pool_globally(module)
     layers, kept = choose_layers(module, overrides)
