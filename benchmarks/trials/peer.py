@@ -51,11 +51,11 @@ def try_peer(entry: Entry, tell: Tell) -> None:
 
 def last_layers(model: nn.Module, example: ExampleInputs) -> list[nn.Module]:
     """The layers whose outputs are the model's, or else the last one that ran."""
-    ran: list[tuple[nn.Module, int]] = []
+    ran: list[tuple[nn.Module, Tensor]] = []  # the tensors are held, lest a later one takes the memory of an earlier
 
     def note(module: nn.Module, _: Any, output: Any) -> None:
         if isinstance(output, Tensor):
-            ran.append((module, output.data_ptr()))
+            ran.append((module, output))
 
     kinds = (nn.Linear, nn.modules.conv._ConvNd)
     hooks = [module.register_forward_hook(note) for module in model.modules() if isinstance(module, kinds)]
@@ -64,4 +64,4 @@ def last_layers(model: nn.Module, example: ExampleInputs) -> list[nn.Module]:
     for hook in hooks:
         hook.remove()
     given = {leaf.data_ptr() for leaf in pytree.tree_leaves(outputs) if isinstance(leaf, Tensor)}
-    return [module for module, where in ran if where in given] or [module for module, _ in ran[-1:]]
+    return [module for module, output in ran if output.data_ptr() in given] or [module for module, _ in ran[-1:]]
