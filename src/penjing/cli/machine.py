@@ -85,10 +85,10 @@ def _facts(name: str) -> dict[str, Any]:
 
 def _table(rows: "tuple[Capability, ...]") -> list[str]:
     """Patterns down, runtimes across; "-" where a runtime has no such format or was not measured."""
-    runtimes = sorted({row.runtime for row in rows})
-    patterns = list(dict.fromkeys(row.pattern for row in rows))
     from penjing.measuring.capability import factors
 
+    runtimes = sorted({row.runtime for row in rows})
+    patterns = list(dict.fromkeys(row.pattern for row in rows))
     measured = factors(rows)
     ideal = {row.pattern: row.ideal for row in rows}
     lines = [f"{'':<20}{'by count':>10}" + "".join(f"{name:>13}" for name in runtimes)]

@@ -103,6 +103,18 @@ def test_what_stays_in_float_is_said_and_structures_survive() -> None:
     assert int8_layers(state.model) == ("linear",)
 
 
+def test_a_pad_of_zeros_between_int8_layers_is_no_float_operator() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(2, 4, 3), nn.ZeroPad2d(1), nn.Conv2d(4, 3, 3))
+    state = quantize(model, X, Quantize(method="minmax"))
+    assert [row.what for row in state.rows if row.fell_back] == []
+    seen = X[:12]  # the samples that gave the ranges
+    torch.testing.assert_close(state.model(seen), model(seen), atol=0.05, rtol=0)
+    uneven = nn.Sequential(model[0], nn.ZeroPad2d((0, 1, 0, 1)), model[2])
+    rows = [row.what for row in quantize(uneven, X, Quantize(method="minmax")).rows if row.fell_back]
+    assert rows == ["operators without weights that stay in float: pad"]
+
+
 class Recurrent(nn.Module):
     """Layers of many kinds, one with a weight that is computed, and two that share one weight."""
 
