@@ -39,7 +39,8 @@ def _zeros_at_both_ends(node: fx.Node, spatial: int) -> list[int] | None:
     if node.target not in (aten.pad.default, aten.constant_pad_nd.default):
         return None
     call = bind(node)
-    before, after = call["pad"][::2], call["pad"][1::2]
+    before: list[int] = call["pad"][::2]
+    after: list[int] = call["pad"][1::2]
     same = all(isinstance(p, int) and p == q and p >= 0 for p, q in zip(before, after, strict=True))
     if call.get("mode", "constant") != "constant" or call["value"] not in (None, 0) or not same:
         return None
