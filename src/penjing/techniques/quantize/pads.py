@@ -39,11 +39,10 @@ def _zeros_at_both_ends(node: fx.Node, spatial: int) -> list[int] | None:
     if node.target not in (aten.pad.default, aten.constant_pad_nd.default):
         return None
     call = bind(node)
-    before: list[int] = call["pad"][::2]
-    after: list[int] = call["pad"][1::2]
-    same = all(isinstance(p, int) and p == q and p >= 0 for p, q in zip(before, after, strict=True))
-    if call.get("mode", "constant") != "constant" or call["value"] not in (None, 0) or not same:
+    amounts = call["pad"]
+    zeros = call.get("mode", "constant") == "constant" and call["value"] in (None, 0)
+    same = amounts[::2] == amounts[1::2] and all(isinstance(n, int) and n >= 0 for n in amounts)
+    if not (zeros and same) or len(amounts) > 2 * spatial:
         return None
-    if len(before) > spatial:
-        return None
-    return [0] * (spatial - len(before)) + before[::-1]  # torch lists the last dimension first
+    ends: list[int] = amounts[::2][::-1]  # torch lists the last dimension first
+    return [0] * (spatial - len(ends)) + ends
