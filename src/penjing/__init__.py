@@ -26,12 +26,14 @@ if TYPE_CHECKING:
     from penjing.recipe import Contract as Contract
     from penjing.recipe import DropBlocks as DropBlocks
     from penjing.recipe import Finetune as Finetune
+    from penjing.recipe import Grid as Grid
     from penjing.recipe import Lossless as Lossless
     from penjing.recipe import MaxDrop as MaxDrop
     from penjing.recipe import MinValue as MinValue
     from penjing.recipe import PruneChannels as PruneChannels
     from penjing.recipe import Quantize as Quantize
     from penjing.recipe import Recipe as Recipe
+    from penjing.recipe import Scheme as Scheme
     from penjing.recipe import Sparsify as Sparsify
     from penjing.recipe import steps as steps
     from penjing.runtimes import Artifact as Artifact

@@ -93,10 +93,12 @@ class Normalize(StrEnum):
     NONE = "none"
 
 
-class Scheme(StrEnum):
-    """Number format of a quantised model."""
+class Granularity(StrEnum):
+    """What has a scale of its own: a whole tensor, each index of its output axis, or each group of inputs."""
 
-    INT8 = "int8"
+    TENSOR = "tensor"
+    AXIS = "axis"
+    GROUP = "group"
 
 
 class Decision(StrEnum):

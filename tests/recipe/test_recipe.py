@@ -77,7 +77,7 @@ def test_as_recipe_takes_a_step_a_list_or_a_recipe() -> None:
         (lambda: PruneChannels(min_width=0), "min_width=0 must be at least 1"),
         (lambda: Sparsify(1.5), "amount=1.5 must lie in [0, 1)"),
         (lambda: Sparsify(True), "amount=True must be a share"),
-        (lambda: Quantize("int5"), "use one of 'int8'"),
+        (lambda: Quantize("int5"), "use one of int8, int8-tensor, int8-dynamic"),
         (lambda: Finetune(lr=0), "lr=0 must be positive"),
         (lambda: Finetune(optimizer="lamb"), "use one of sgd, adamw"),
         (lambda: Finetune(distill_weight=2), "distill_weight=2 must lie in [0, 1]"),

@@ -2,20 +2,24 @@
 
 from penjing.recipe.contract import Contract, MaxDrop, MinValue, metric_name
 from penjing.recipe.recipe import Recipe, as_recipe
+from penjing.recipe.schemes import SCHEMES, Grid, Scheme
 from penjing.recipe.steps import STEPS, DropBlocks, Finetune, Lossless, PruneChannels, Quantize, Sparsify, Step
 from penjing.recipe.target import Target
 
 __all__ = [
+    "SCHEMES",
     "STEPS",
     "Contract",
     "DropBlocks",
     "Finetune",
+    "Grid",
     "Lossless",
     "MaxDrop",
     "MinValue",
     "PruneChannels",
     "Quantize",
     "Recipe",
+    "Scheme",
     "Sparsify",
     "Step",
     "Target",

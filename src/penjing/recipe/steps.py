@@ -4,13 +4,14 @@ A field is a plain value, so that a step can be written to YAML and read back. E
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, ClassVar
 
 from torch import nn
 
 from penjing.errors import RecipeError
-from penjing.types import Budget, Normalize, Reduce, Scheme, Scope, Spread, Unit, choose
+from penjing.recipe.schemes import FLOAT, Scheme, scheme_of
+from penjing.types import Budget, Normalize, Reduce, Scope, Spread, Unit, choose
 
 
 @dataclass(frozen=True)
@@ -266,23 +267,61 @@ class Sparsify(Step):
 class Quantize(Step):
     """Store and compute in fewer bits.
 
-    scheme "int8" is static: weights int8 per output channel, activations uint8 per tensor with ranges observed on
-    calibration data. `method` picks the observer: minmax, percentile, mse, entropy, laplace or gauss, or "auto", which
-    tries the first three; `overrides` maps module names or patterns to "float" to keep them.
+    scheme: the number format of all layers, a name of `penjing.recipe.SCHEMES` or a `Scheme` of your own. "int8" is
+    static: weights int8 per output channel, activations uint8 per tensor with ranges observed on calibration data.
+    "int8-dynamic" finds the ranges at each call (linear layers; the rest stores its weights alone). "w4a8" has weights
+    of four bits in int8 arithmetic. "w8", "w4", "w4-g32", "w4-g64", "w4-g128", "fp16", "bf16" and "fp8" store weights
+    alone, per output channel or per group of so many inputs, and compute in float.
+
+    overrides: names or patterns of modules -> the name of another scheme, or "float"; the first that matches holds.
+
+    method: how ranges and roundings are found, one name or several, each stage by its own:
+    balance weights against activations ("equalize", "smooth", "awq"), observe activations ("minmax", "average",
+    "percentile", "mse", "entropy", "laplace", "gauss", "lapq"), round weights ("gptq", "adaround", "blocks"), correct
+    biases ("bias"). "auto" tries what helps, and keeps and logs each stage that brings the outputs nearer to the float
+    model's on calibration data that it was not fitted to. Formulas and sources: `penjing.techniques.quantize`.
+
+    >>> Quantize("w4", method=("mse", "gptq"), overrides={"head*": "float"}).explain()
+    "quantize(scheme=w4, method=['mse', 'gptq'], overrides={'head*': 'float'})"
     """
 
     key: ClassVar[str] = "quantize"
 
-    scheme: Scheme | str = Scheme.INT8
-    method: str = "auto"
-    overrides: dict[str, str] = field(default_factory=dict)
+    scheme: Scheme | str = "int8"
+    method: str | tuple[str, ...] = "auto"
+    overrides: dict[str, Scheme | str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "scheme", choose(Scheme, self.scheme, "Quantize: scheme", RecipeError))
+        scheme_of(self.scheme, "Quantize: scheme")
+        for pattern, value in self.overrides.items():
+            if value != FLOAT:
+                scheme_of(value, f"Quantize: overrides[{pattern!r}]")
+        if not isinstance(self.method, str):
+            object.__setattr__(self, "method", tuple(self.method))
+            if not self.method:
+                raise RecipeError(
+                    "Quantize: method=() names nothing; use 'auto', or 'minmax' to do no more than observe"
+                )
 
     def settings(self) -> dict[str, Any]:
         """Give the fields that differ from their default, as plain values."""
-        return {k: v for k, v in super().settings().items() if v != {}}
+        found = {k: v for k, v in super().settings().items() if v != {}}
+        if "scheme" in found:
+            found["scheme"] = _plain_scheme(self.scheme)
+        if "overrides" in found:
+            found["overrides"] = {pattern: _plain_scheme(value) for pattern, value in self.overrides.items()}
+        return found
+
+
+def _plain_scheme(value: Scheme | str) -> Any:
+    """A scheme as a name or as plain values."""
+    if not isinstance(value, Scheme):
+        return value
+    data = asdict(value)
+    for name in ("weight", "activation"):
+        if data[name] is not None:
+            data[name]["granularity"] = str(data[name]["granularity"])
+    return data
 
 
 @dataclass(frozen=True)

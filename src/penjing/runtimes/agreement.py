@@ -9,7 +9,7 @@ from torch import Tensor
 
 from penjing.errors import ArtifactError, PenjingError, WorkloadError
 from penjing.runtimes.base import Program, Run
-from penjing.runtimes.capture import Flat, uses_quantized_operators
+from penjing.runtimes.capture import Flat, quantized_forms
 from penjing.runtimes.nesting import Node, leaf_names
 from penjing.runtimes.signature import Array, to_numpy
 
@@ -79,7 +79,8 @@ def reference(flat: Flat, inputs: Sequence[Tensor]) -> tuple[list[Array], Node]:
 
 def arithmetic(program: Program, options: Mapping[str, Any]) -> str:
     """The coarsest number format that a deployed program computes in: fp32, fp16, bf16 or int8."""
-    return "int8" if uses_quantized_operators(program.exported) else str(options.get("precision", "fp32"))
+    in_integers = quantized_forms(program.exported) & {"int8", "int8-dynamic"}
+    return "int8" if in_integers else str(options.get("precision", "fp32"))
 
 
 def compare(

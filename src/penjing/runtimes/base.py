@@ -70,6 +70,11 @@ class Runtime(Protocol):
         """Options that it takes; `threads` and `precision` are among them in all runtimes."""
         ...
 
+    @property
+    def forms(self) -> tuple[str, ...]:
+        """Forms of quantisation that it runs, of `penjing.runtimes.capture.FORMS`."""
+        ...
+
     def options(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """Complete the options with defaults; raises RuntimeUnavailable for one that is unknown or impossible."""
         ...

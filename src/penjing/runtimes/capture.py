@@ -166,9 +166,23 @@ def batch_sizes(program: Program, leaves: Sequence[Tensor], free: Sequence[FreeD
     ]
 
 
+FORMS = {
+    "quantize_linear": "int8",
+    "dynamic_linear": "int8-dynamic",
+    "unpack": "weights of few bits",
+}
+"""What the operators that quantisation puts in (the `penjing` namespace) ask of a runtime."""
+
+
 def uses_quantized_operators(exported: ExportedProgram) -> bool:
     """Tell whether the program holds operators of the `penjing` namespace: those that quantisation puts in."""
     return any(getattr(node.target, "namespace", None) == "penjing" for node in exported.graph.nodes)
+
+
+def quantized_forms(exported: ExportedProgram) -> set[str]:
+    """Which forms of quantisation a program uses, of FORMS."""
+    names = (str(getattr(node.target, "_opname", "")) for node in exported.graph.nodes)
+    return {FORMS[name] for name in names if name in FORMS}
 
 
 def _spread(node: Node, spec: Any, name: str) -> list[FreeDims]:

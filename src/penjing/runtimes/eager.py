@@ -11,6 +11,7 @@ import torch
 
 from penjing.errors import ArtifactError, RuntimeUnavailable
 from penjing.runtimes.base import Program, Run, register_runtime
+from penjing.runtimes.capture import FORMS
 from penjing.runtimes.options import Option, complete
 from penjing.runtimes.rewrite import drop_notes, free_sizes, in_precision, plain_module
 from penjing.runtimes.signature import Array
@@ -27,6 +28,7 @@ class Eager:
     summary = "graph.json + weights.safetensors; fp32 and bf16, the reference that the others are compared with"
     packages = ("torch",)
     extra = "penjing"
+    forms = tuple(FORMS.values())
     known: ClassVar[Mapping[str, Option]] = {
         "threads": Option(1),
         "precision": Option("fp32", ("fp32", "bf16"), worth_trying=("fp32", "bf16")),

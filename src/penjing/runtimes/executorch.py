@@ -32,6 +32,7 @@ class ExecuTorch:
     summary = "model.pte with XNNPACK; fp32 and int8 on phones, Arm and x86"
     packages = ("executorch",)
     extra = "penjing[executorch]"
+    forms = ("int8", "weights of few bits")
     known: ClassVar[Mapping[str, Option]] = {
         "threads": Option(1),
         "precision": Option("fp32", ("fp32",)),

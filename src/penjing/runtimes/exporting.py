@@ -9,10 +9,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from penjing.errors import ArtifactError, WorkloadError
+from penjing.errors import ArtifactError, RuntimeUnavailable, WorkloadError
 from penjing.runtimes.agreement import arithmetic, compare, reference
-from penjing.runtimes.base import Artifact, Program, find_runtime
-from penjing.runtimes.capture import Flat, at_least_two, batch_sizes, capture, free_dimensions, with_batch
+from penjing.runtimes.base import RUNTIMES, Artifact, Program, Runtime, find_runtime
+from penjing.runtimes.capture import (
+    Flat,
+    at_least_two,
+    batch_sizes,
+    capture,
+    free_dimensions,
+    quantized_forms,
+    with_batch,
+)
 from penjing.runtimes.locate import first_difference
 from penjing.runtimes.nesting import Node
 from penjing.runtimes.signature import Signature
@@ -58,6 +66,7 @@ def export(
         flat = Flat(model, signature)
         _, returns = reference(flat, leaves)
         program = capture(flat, signature, leaves, free, returns, one_batch=dynamic_shapes is None)
+        _refuse_forms(program, target)
         numbers = arithmetic(program, session_options)
         with atomic_folder(path) as temporary:
             target.export(program, temporary, session_options)
@@ -72,6 +81,16 @@ def export(
                     raise ArtifactError(f"{problem}; {where}") from problem
             write_manifest(temporary, _manifest(program, signature, returns, runtime, session_options))
     return Artifact.open(path)
+
+
+def _refuse_forms(program: Program, target: Runtime) -> None:
+    """Raise RuntimeUnavailable for a form of quantisation that the runtime has no operators for."""
+    for form in sorted(quantized_forms(program.exported) - set(target.forms)):
+        able = ", ".join(name for name, other in sorted(RUNTIMES.items()) if form in other.forms)
+        raise RuntimeUnavailable(
+            f"{target.name} cannot run {form!r} layers; it runs {', '.join(target.forms)}. Quantise with another "
+            f"scheme, or use a runtime that can: {able}"
+        )
 
 
 @contextmanager

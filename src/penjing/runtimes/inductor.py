@@ -13,7 +13,7 @@ import torch
 
 from penjing.errors import RuntimeUnavailable, first_line
 from penjing.runtimes.base import Program, Run, register_runtime
-from penjing.runtimes.capture import uses_quantized_operators
+from penjing.runtimes.capture import FORMS, uses_quantized_operators
 from penjing.runtimes.options import Option, complete
 from penjing.runtimes.quiet import mute
 from penjing.runtimes.rewrite import decomposed, in_precision, recapture
@@ -31,6 +31,7 @@ class Inductor:
     summary = "model.pt2, native code; fp32 and bf16, fuses what is between the products"
     packages = ("torch",)
     extra = "penjing"
+    forms = tuple(FORMS.values())
     known: ClassVar[Mapping[str, Option]] = {
         "threads": Option(1, in_file=True),
         "precision": Option("fp32", ("fp32", "bf16"), worth_trying=("fp32", "bf16"), in_file=True),

@@ -4,6 +4,7 @@ Int8 models are in the QDQ form: QuantizeLinear and DequantizeLinear around floa
 runtimes fuse into integer kernels when they load the file.
 """
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ from penjing.errors import RuntimeUnavailable, first_line
 from penjing.runtimes.base import Program
 from penjing.runtimes.capture import uses_quantized_operators
 from penjing.runtimes.onnx_operators import translations
+from penjing.runtimes.onnx_pads import merge_pads
 from penjing.runtimes.quiet import quiet
 from penjing.runtimes.where import layer_of
 
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 
 OPSET = 20
 KEPT = range(18, 24)  # opsets of an imported file that the exporter of torch writes by itself
+_FOUR_BITS = re.compile(r"_int4(_\d+)?$")
 _LARGEST_SINGLE_FILE = 1_500_000_000  # protobuf ends at 2 GiB
 
 
@@ -35,6 +38,8 @@ def write_onnx(program: Program, path: Path) -> None:
     with quiet():
         model = _convert(program)
     _strip(model)
+    merge_pads(model)
+    pack_four_bits(model)
     if program.source is not None:
         model.producer_name, model.producer_version = program.source.producer, program.source.producer_version
         model.doc_string, model.graph.name = program.source.doc_string, program.source.graph
@@ -83,6 +88,31 @@ def _translations(exported: torch.export.ExportedProgram) -> dict[Callable[..., 
 
         table |= quantized.translations()
     return table
+
+
+def pack_four_bits(model: "onnx_ir.Model") -> None:
+    """Store the weights that have four bits in four: an initializer "..._int4" becomes INT4 (or UINT4), then a Cast.
+
+    Runtimes carry the Cast out once, when they load the file. Needs opset 21, which the model then has.
+    """
+    import onnx_ir
+
+    graph = model.graph
+    for name, value in list(graph.initializers.items()):
+        if not _FOUR_BITS.search(name) or value.const_value is None:
+            continue
+        eight = value.const_value.dtype
+        four = onnx_ir.DataType.INT4 if eight == onnx_ir.DataType.INT8 else onnx_ir.DataType.UINT4
+        tensor = onnx_ir.Tensor(value.const_value.numpy().astype(four.numpy()), dtype=four, name=f"{name}_packed")
+        packed = onnx_ir.Value(name=tensor.name, shape=tensor.shape, type=onnx_ir.TensorType(four), const_value=tensor)
+        cast = onnx_ir.node("Cast", [packed], {"to": int(eight)})
+        cast.outputs[0].name, cast.outputs[0].shape, cast.outputs[0].type = f"{name}_steps", value.shape, value.type
+        value.replace_all_uses_with(cast.outputs[0])
+        graph.insert_before(graph[0], cast)
+        del graph.initializers[name]
+        graph.register_initializer(packed)
+        graph.opset_imports[""] = max(graph.opset_imports.get("", 0), 21)
+        model.ir_version = max(model.ir_version, 10)
 
 
 def _strip(model: "onnx_ir.Model") -> None:

@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 from penjing.errors import RuntimeUnavailable, first_line
 from penjing.runtimes.base import Program, Run, register_runtime
+from penjing.runtimes.capture import FORMS
 from penjing.runtimes.onnx_file import write_onnx
 from penjing.runtimes.options import Option, complete
 from penjing.runtimes.signature import Array
@@ -29,6 +30,7 @@ class OnnxRuntime:
     summary = "model.onnx; fp32 and int8 on any processor, and what the installed providers bring"
     packages = ("onnxruntime", "onnx", "onnxscript")
     extra = "penjing"
+    forms = tuple(FORMS.values())
     known: ClassVar[Mapping[str, Option]] = {
         "threads": Option(1),
         "inter_op_threads": Option(1),

@@ -28,6 +28,7 @@ class OpenVino:
     summary = "model.xml + model.bin; fp32, bf16, fp16 and int8 on Intel, AMD and Arm processors"
     packages = ("openvino", "onnx", "onnxscript")
     extra = "penjing[openvino]"
+    forms = ("int8", "weights of few bits")
     known: ClassVar[Mapping[str, Option]] = {
         "threads": Option(1),
         "precision": Option("fp32", PRECISIONS, worth_trying=("fp32", "bf16", "fp16")),

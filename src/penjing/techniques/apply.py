@@ -41,11 +41,12 @@ from penjing.workload import ExampleInputs, Workload, is_onnx, read_model
 class Technique:
     """How a step is carried out.
 
-    run: (state, step, context) -> state. needs: what the workload must bring. last: whether no step may follow.
+    run: (state, step, context) -> state. needs: what the workload must bring for a step. last: whether no step may
+    follow.
     """
 
     run: Callable[[State, Any, Context], State]
-    needs: frozenset[str] = frozenset()
+    needs: Callable[[Any], frozenset[str]] = lambda step: frozenset()
     last: bool = False
 
 
@@ -54,8 +55,8 @@ TECHNIQUES: dict[type[Step], Technique] = {
     DropBlocks: Technique(depth.run),
     Lossless: Technique(lossless.run),
     Sparsify: Technique(sparsify.run),
-    Quantize: Technique(quantize.run, needs=frozenset({"calibration"}), last=True),
-    Finetune: Technique(recover, needs=frozenset({"train"})),
+    Quantize: Technique(quantize.run, needs=quantize.needs, last=True),
+    Finetune: Technique(recover, needs=lambda step: frozenset({"train"})),
 }
 
 
@@ -158,7 +159,7 @@ def check(recipe: Recipe, workload: Workload | None) -> None:
                 f"step {i} ({step.key}) has schedule={step.schedule!r}, by which zeros grow in training; a Finetune "
                 "step must come next, or leave schedule out"
             )
-        for need in sorted(technique.needs):
+        for need in sorted(technique.needs(step)):
             if workload is None or not workload.brings(need):
                 raise RecipeError(f"step {i} ({step.key}) needs {need} data; pass a Workload with {need}=")
 

@@ -145,6 +145,13 @@ class Workload:
             )
         return source.batches()
 
+    def search_batches(self) -> Iterator[Batch] | None:
+        """Read the search split; None where there is none, or where calibration reads it already."""
+        if self._calibration is None and self._train is None:
+            return None
+        source = self._parts.get(Split.SEARCH)
+        return None if source is None else source.batches()
+
     def evaluate(
         self,
         predict: Callable[..., Any],

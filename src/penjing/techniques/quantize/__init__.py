@@ -3,8 +3,9 @@
 from penjing.techniques.quantize.layers import int8_layers
 from penjing.techniques.quantize.observers import OBSERVERS, Histogram, Observer
 from penjing.techniques.quantize.onnx import translations
-from penjing.techniques.quantize.params import QuantParams, activation_params, weight_params
-from penjing.techniques.quantize.technique import run
+from penjing.techniques.quantize.params import QuantParams, activation_params
+from penjing.techniques.quantize.technique import needs, run
+from penjing.techniques.quantize.weights import weight_params
 
 __all__ = [
     "OBSERVERS",
@@ -13,6 +14,7 @@ __all__ = [
     "QuantParams",
     "activation_params",
     "int8_layers",
+    "needs",
     "run",
     "translations",
     "weight_params",

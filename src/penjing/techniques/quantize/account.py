@@ -7,8 +7,22 @@ import torch
 from torch import Tensor, fx
 
 from penjing.techniques.quantize.fold import BATCH_NORM
-from penjing.techniques.quantize.graph import LAYERS, layer_name, weight_readers
-from penjing.techniques.quantize.plan import LIGHT, MOVES, Plan
+from penjing.techniques.quantize.graph import LAYERS, LINEAR, layer_name, weight_readers
+from penjing.techniques.quantize.plan import LIGHT, Plan, moves
+from penjing.techniques.quantize.slots import weight_slots
+
+
+def packed_account(module: fx.GraphModule, plan: Plan) -> str:
+    """Say which modules store their weights in fewer bits than they compute in."""
+    names: dict[str, list[str]] = {}
+    for slot in weight_slots(module):
+        if slot.weight.name in plan.formats.packed and slot.reader.name not in plan.layers:
+            grid = plan.formats.packed[slot.weight.name].weight
+            dynamic = plan.formats.packed[slot.weight.name].dynamic and slot.reader.target is LINEAR
+            what = f"{grid.type} with inputs quantised at each call" if dynamic else f"{grid.type} and compute in float"
+            names.setdefault(what, []).append(slot.module or "the model")
+    parts = (f"{', '.join(dict.fromkeys(modules))} store their weights in {what}" for what, modules in names.items())
+    return "; ".join(parts)
 
 
 def float_account(module: fx.GraphModule, plan: Plan) -> Iterator[tuple[str, bool]]:
@@ -19,12 +33,15 @@ def float_account(module: fx.GraphModule, plan: Plan) -> Iterator[tuple[str, boo
     """
     layers = {node.name: layer_name(module, node) for node in module.graph.nodes if node.target in LAYERS}
     in_int8 = {name for node, name in layers.items() if node in plan.layers}
-    for kept in dict.fromkeys(plan.kept.values()):
+    for kept in dict.fromkeys(plan.formats.kept.values()):
         what = f"one call of {kept.module}" if kept.module in in_int8 else kept.module
         yield f"{what} stays in float: {kept.reason}", not kept.asked
 
     readers = weight_readers(module)
+    packed = {slot.module for slot in weight_slots(module) if slot.weight.name in plan.formats.packed}
     for name, nodes in readers.items():
+        if name in packed:
+            continue
         others = [node for node in nodes if node.name not in layers]
         if not others or name in layers.values():
             continue
@@ -39,7 +56,7 @@ def float_account(module: fx.GraphModule, plan: Plan) -> Iterator[tuple[str, boo
     told = {node.name for nodes in readers.values() for node in nodes} | layers.keys() | plan.operators
     rest = (node for node in _varying(module.graph) if node.name not in told and _computes(node))
     counts = Counter(map(_operator, rest))
-    if counts:
+    if counts and plan.layers:
         shown = ", ".join(name if n == 1 else f"{name} ({n} times)" for name, n in sorted(counts.items()))
         yield f"operators without weights that stay in float: {shown}", True
 
@@ -55,7 +72,7 @@ def _varying(graph: fx.Graph) -> list[fx.Node]:
 
 def _computes(node: fx.Node) -> bool:
     """Whether a node computes floats from floats, rather than to move or make them."""
-    is_operator = isinstance(node.target, torch._ops.OpOverload) and node.target not in MOVES
+    is_operator = isinstance(node.target, torch._ops.OpOverload) and not moves(node)
     return is_operator and _holds_floats(node) and any(map(_holds_floats, node.all_input_nodes))
 
 

@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Iterable, Mapping, Sequence
-from math import isfinite
+from math import ceil, isfinite, log2
 from typing import Any
 
 import torch
@@ -14,46 +14,71 @@ from penjing.techniques.quantize.observers import BINS, Histogram
 Inputs = Sequence[Any]
 """Flat inputs of the graph, one calibration batch."""
 
+_FINE = 8192  # bins on each side of zero: after a doubling there are still more of them than BINS
 
-class _Range(nn.Module):
-    """Smallest and largest value seen, widened to hold zero."""
+
+class _Tap(nn.Module):
+    """Counts what it is shown over bins of a width that doubles whenever a value lies outside.
+
+    The bins lie about zero, so that two neighbours are one of the next size, and what was counted stays exact. Hence
+    one pass is enough.
+    """
 
     def __init__(self, name: str) -> None:
         super().__init__()
-        self.name, self.low, self.high = name, 0.0, 0.0
+        self.name = name
+        self.counts = torch.zeros(2 * _FINE, dtype=torch.float64)
+        self.reach = 0.0  # the bins lie in [-reach, reach]
+        self.extremes: list[tuple[float, float]] = []
 
     def forward(self, x: Tensor) -> None:
-        low, high = torch.aminmax(x)
-        if not (torch.isfinite(low) and torch.isfinite(high)):
+        lowest, highest = torch.aminmax(x)
+        if not (torch.isfinite(lowest) and torch.isfinite(highest)):
             raise WorkloadError(
                 f"Quantize: a calibration batch gives NaN or infinity at {self.name!r}; mend the data or the model"
             )
-        self.low, self.high = min(self.low, float(low)), max(self.high, float(high))
+        self.extremes.append((min(float(lowest), 0.0), max(float(highest), 0.0)))
+        largest = max(-self.extremes[-1][0], self.extremes[-1][1])
+        if largest == 0.0:
+            self.counts[_FINE] += x.numel()
+            return
+        if self.reach == 0.0:
+            self.reach = 2.0 ** ceil(log2(largest))
+        while self.reach < largest:
+            self.counts = _merged(self.counts)
+            self.reach *= 2
+        self.counts += torch.histc(x.float().cpu(), 2 * _FINE, -self.reach, self.reach).double()
+
+    def histogram(self) -> Histogram:
+        low, high = min(low for low, _ in self.extremes), max(high for _, high in self.extremes)
+        if high == low:
+            return Histogram(torch.zeros(BINS, dtype=torch.float64), low, high, tuple(self.extremes))
+        edges = torch.linspace(-self.reach, self.reach, 2 * _FINE + 1, dtype=torch.float64).clamp(low, high)
+        below = torch.cat([torch.zeros(1, dtype=torch.float64), self.counts.cumsum(0)])
+        wanted = torch.linspace(low, high, BINS + 1, dtype=torch.float64)
+        place = (torch.searchsorted(edges, wanted, right=True) - 1).clamp(0, 2 * _FINE - 1)
+        width = edges[place + 1] - edges[place]
+        share = torch.where(width > 0, (wanted - edges[place]) / width.clamp_min(1e-300), torch.ones_like(width))
+        cumulated = below[place] + share * self.counts[place]
+        return Histogram(cumulated.diff(), low, high, tuple(self.extremes))
 
 
-class _Counts(nn.Module):
-    """Histogram of what is seen, over a range that is known."""
-
-    def __init__(self, seen: _Range) -> None:
-        super().__init__()
-        self.low, self.high = seen.low, seen.high
-        self.counts = torch.zeros(BINS, dtype=torch.float64)
-
-    def forward(self, x: Tensor) -> None:
-        if self.high > self.low:
-            self.counts += torch.histc(x.float().cpu(), BINS, self.low, self.high).double()
+def _merged(counts: Tensor) -> Tensor:
+    """The same counts over bins of twice the width, about the same middle."""
+    wider = torch.zeros_like(counts)
+    quarter = len(counts) // 4
+    wider[quarter : 3 * quarter] = counts.reshape(-1, 2).sum(1)
+    return wider
 
 
-def observe(module: fx.GraphModule, names: Iterable[str], batches: Sequence[Inputs]) -> dict[str, Histogram]:
-    """Histogram of the output of each named node over all batches; two passes, the first for the ranges.
+def observe(module: fx.GraphModule, names: Iterable[str], batches: Iterable[Inputs]) -> dict[str, Histogram]:
+    """Histogram of the output of each named node over all batches, in one pass.
 
     Raises WorkloadError where a value is not finite.
     """
-    ranges = {name: _Range(name) for name in names}
-    _run(_tapped(module, ranges), batches)
-    counts = {name: _Counts(seen) for name, seen in ranges.items()}
-    _run(_tapped(module, counts), batches)
-    return {name: Histogram(tap.counts, tap.low, tap.high) for name, tap in counts.items()}
+    taps = {name: _Tap(name) for name in names}
+    _run(_tapped(module, taps), batches)
+    return {name: tap.histogram() for name, tap in taps.items()}
 
 
 def _tapped(module: fx.GraphModule, taps: Mapping[str, nn.Module]) -> fx.GraphModule:
@@ -69,25 +94,35 @@ def _tapped(module: fx.GraphModule, taps: Mapping[str, nn.Module]) -> fx.GraphMo
 
 
 @torch.no_grad()
-def _run(module: fx.GraphModule, batches: Sequence[Inputs]) -> None:
+def _run(module: fx.GraphModule, batches: Iterable[Inputs]) -> None:
     for inputs in batches:
         module(*inputs)
 
 
-@torch.no_grad()
-def signal_to_noise_db(reference: fx.GraphModule, candidate: fx.GraphModule, batches: Sequence[Inputs]) -> float:
-    r"""SQNR of the outputs in decibel, 10 log10(sum y^2 / sum (y - y')^2), over all float outputs and batches.
+class Reference:
+    r"""Outputs of the float graph on inputs that nothing is fitted to, and how near another graph comes to them."""
 
-    Infinite where nothing differs.
-    """
-    signal = noise = 0.0
-    for inputs in batches:
-        for y, z in zip(_floats(reference(*inputs)), _floats(candidate(*inputs)), strict=True):
-            signal += float(y.double().square().sum())
-            noise += float((y.double() - z.double()).square().sum())
-    if not isfinite(signal):
-        raise WorkloadError("Quantize: a held-out calibration batch gives NaN or infinity; mend the data or the model")
-    return sqnr_db(signal, noise)
+    @torch.no_grad()
+    def __init__(self, module: fx.GraphModule, batches: Sequence[Inputs]) -> None:
+        self._batches = batches
+        self._outputs = [_floats(module(*inputs)) for inputs in batches]
+        self._signal = sum(float(y.double().square().sum()) for outputs in self._outputs for y in outputs)
+        if not isfinite(self._signal):
+            raise WorkloadError(
+                "Quantize: a held-out calibration batch gives NaN or infinity; mend the data or the model"
+            )
+
+    @torch.no_grad()
+    def decibel(self, candidate: fx.GraphModule) -> float:
+        r"""SQNR of the outputs, 10 log10(sum y^2 / sum (y - y')^2), over all float outputs and batches.
+
+        Infinite where nothing differs.
+        """
+        noise = 0.0
+        for inputs, outputs in zip(self._batches, self._outputs, strict=True):
+            for y, z in zip(outputs, _floats(candidate(*inputs)), strict=True):
+                noise += float((y.double() - z.double()).square().sum())
+        return sqnr_db(self._signal, noise)
 
 
 def sqnr_db(signal: float, noise: float) -> float:

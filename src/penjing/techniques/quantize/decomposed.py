@@ -121,8 +121,16 @@ def _constant(module: fx.GraphModule, name: str, value: Tensor) -> fx.Node:
     return module.graph.get_attr(name)
 
 
+def _unpacked(module: fx.GraphModule, node: fx.Node, xnnpack: bool) -> fx.Node:
+    """A weight of few bits as the float constant that it stands for: these backends have no operator for it."""
+    stored, scale, zero_point = (_value(module, argument) for argument in node.args[:3])
+    real = torch.ops.penjing.unpack(stored, scale, zero_point, node.args[3])
+    return _constant(module, f"{node.name}_value", real)
+
+
 _TABLE: dict[str, Callable[[fx.GraphModule, fx.Node, bool], fx.Node]] = {
     "penjing::quantize_linear": _quantize,
     "penjing::dequantize_linear": _dequantize,
     "penjing::global_average_pool": _pool,
+    "penjing::unpack": _unpacked,
 }

@@ -178,6 +178,26 @@ def _averages_everything(node: fx.Node) -> bool:
     return False
 
 
+def as_linears(module: fx.GraphModule) -> None:
+    """Write products with a stored matrix as linears: addmm(b, x, W) as linear(x, W^T, b), mm and matmul likewise."""
+    graph = module.graph
+    for node in list(graph.nodes):
+        if node.target not in (aten.addmm.default, aten.mm.default, aten.matmul.default) or node.kwargs:
+            continue
+        bias, x, weight = (None, *node.args) if len(node.args) == 2 else node.args
+        if not (isinstance(weight, fx.Node) and weight.op == "get_attr" and isinstance(x, fx.Node)):
+            continue
+        matrix = tensor_of(module, weight)
+        bias_fits = bias is None or bias.meta["val"].shape == matrix.shape[1:]
+        if matrix.ndim != 2 or not matrix.is_floating_point() or not bias_fits or x.meta["val"].ndim < 2:
+            continue
+        with torch.no_grad(), graph.inserting_before(node):
+            transposed = put(module, str(weight.target), nn.Parameter(matrix.T.contiguous(), requires_grad=False))
+        node.target, node.args = LINEAR, (x, transposed) if bias is None else (x, transposed, bias)
+    graph.eliminate_dead_code()
+    module.recompile()
+
+
 def flatten_linears(module: fx.GraphModule, names: frozenset[str]) -> None:
     """Run linears on [..., in] as linears on [rows, in], which have an int8 kernel, and give a missing bias zeros.
 

@@ -6,15 +6,17 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, fx
 
+from penjing.recipe import Grid
 from penjing.techniques.quantize.graph import layer_name, put, tensor_of
+from penjing.techniques.quantize.pack import pack_weights
 from penjing.techniques.quantize.params import (
     QuantParams,
     activation_params,
     bias_params,
     quantize_channels,
-    weight_params,
 )
 from penjing.techniques.quantize.plan import Plan
+from penjing.techniques.quantize.weights import quantize, weight_params
 
 QUANTIZE = torch.ops.penjing.quantize_linear.default
 DEQUANTIZE = torch.ops.penjing.dequantize_linear.default
@@ -30,11 +32,18 @@ def insert(module: fx.GraphModule, plan: Plan, ranges: Mapping[str, tuple[float,
     device = next((p.device for p in module.parameters()), torch.device("cpu"))
     params = {name: _on(device, activation_params(*ranges[name])) for name in sorted(set(plan.stored.values()))}
     integer = plan.layers | plan.operators
+    pack_weights(quantized, plan.formats.packed, plan.layers)
     nodes = {node.name: node for node in quantized.graph.nodes}
     owners = {node.name: layer_name(module, node) for node in module.graph.nodes if node.name in plan.layers}
     for name in sorted(plan.layers):
         layer = nodes[name]
-        _quantize_weights(quantized, layer, owners[name], params[plan.stored[layer.args[0].name]].scale)
+        _quantize_weights(
+            quantized,
+            layer,
+            owners[name],
+            params[plan.stored[layer.args[0].name]].scale,
+            plan.formats.static[name].weight,
+        )
     readers = {name: _params_nodes(quantized, nodes[name], values) for name, values in params.items()}
     for name, owner in plan.stored.items():
         _store(quantized, nodes[name], readers[owner], name in integer, integer)
@@ -48,25 +57,31 @@ def _on(device: torch.device, params: QuantParams) -> QuantParams:
     return QuantParams(params.scale.to(device), params.zero_point.to(device))
 
 
-def _quantize_weights(module: fx.GraphModule, layer: fx.Node, owner: str, activation_scale: Tensor) -> None:
+def _quantize_weights(module: fx.GraphModule, layer: fx.Node, owner: str, activation_scale: Tensor, grid: Grid) -> None:
     weight_node, bias_node = layer.args[1], layer.args[2] if len(layer.args) > 2 else None
     assert isinstance(weight_node, fx.Node)
     weight = tensor_of(module, weight_node).detach()
     bias = tensor_of(module, bias_node).detach() if isinstance(bias_node, fx.Node) else None
     path = owner if "." in str(weight_node.target) else ""
-    weights = weight_params(weight, bias, activation_scale)
-    operands = [_constant(module, layer, f"{path}.weight", quantize_channels(weight, weights), weights)]
+    params = weight_params(weight, bias, activation_scale, grid)
+    stored = quantize(weight.flatten(1), params, grid).reshape(weight.shape)
+    whole = len(params.scale) == 1
+    weights = QuantParams(*(each.reshape([] if whole else [-1]) for each in (params.scale, params.zero_point)))
+    kind = "quantized" if grid.bits == 8 else grid.type
+    operands = [_constant(module, layer, f"{path}.weight", kind, stored, weights)]
     if bias is not None:
-        biases = bias_params(activation_scale, weights.scale)
-        operands.append(_constant(module, layer, f"{path}.bias", quantize_channels(bias, biases), biases))
+        biases = bias_params(activation_scale, params.scale.flatten().expand(len(weight)).contiguous())
+        operands.append(_constant(module, layer, f"{path}.bias", "quantized", quantize_channels(bias, biases), biases))
     layer.args = (layer.args[0], *operands, *layer.args[1 + len(operands) :])
 
 
-def _constant(module: fx.GraphModule, reader: fx.Node, path: str, stored: Tensor, params: QuantParams) -> fx.Node:
+def _constant(
+    module: fx.GraphModule, reader: fx.Node, path: str, kind: str, stored: Tensor, params: QuantParams
+) -> fx.Node:
     """Read a stored constant through DequantizeLinear."""
     path = path.lstrip(".")
     with module.graph.inserting_before(reader):
-        values = put(module, f"{path}_quantized", stored)
+        values = put(module, f"{path}_{kind}", stored)
         scale = put(module, f"{path}_scale", params.scale)
         zero_point = put(module, f"{path}_zero_point", params.zero_point)
         return module.graph.call_function(DEQUANTIZE, (values, scale, zero_point, OUTPUT_CHANNEL))

@@ -4,7 +4,7 @@ import re
 
 from torch import nn
 
-_STORED = re.compile(r"(?:(.*)\.)?weight_quantized(_\d+)?")  # numbered from the second call of a module on
+_STORED = re.compile(r"(?:(.*)\.)?weight_(?:quantized|int4)(_\d+)?")  # numbered from the second call of a module on
 
 
 def int8_layers(module: nn.Module) -> tuple[str, ...]:

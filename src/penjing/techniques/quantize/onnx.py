@@ -1,4 +1,4 @@
-"""How the operators of ops.py are written in ONNX: each is one standard operator."""
+"""How the operators of ops.py are written in ONNX: standard operators, the same numbers."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,12 +7,14 @@ import torch
 
 from penjing.techniques.quantize import ops  # noqa: F401 - registers the operators
 
+FLOAT = 1  # ONNX's number for float32
+
 
 def translations() -> dict[Callable[..., Any], Callable[..., Any]]:
     """Table for torch.onnx.export(..., custom_translation_table=translations()), opset 13 and later.
 
-    >>> sorted(operator.name() for operator in translations())
-    ['penjing::dequantize_linear', 'penjing::global_average_pool', 'penjing::quantize_linear']
+    >>> len(translations())
+    5
     """
     from onnxscript import opset20 as op
 
@@ -25,7 +27,22 @@ def translations() -> dict[Callable[..., Any], Callable[..., Any]]:
     def global_average_pool(x: Any) -> Any:
         return op.GlobalAveragePool(x)
 
+    def unpack(x: Any, scale: Any, zero_point: Any, shape: Any) -> Any:
+        """A product of constants, which every runtime computes once, when it loads the file."""
+        values: Any = op.Cast(x, to=FLOAT)
+        if zero_point is not None:
+            values = op.Sub(values, op.Cast(zero_point, to=FLOAT))
+        sizes: Any = op.Constant(value_ints=[int(n) for n in shape])
+        return op.Reshape(op.Mul(values, scale), sizes)
+
+    def dynamic_linear(x: Any, weight: Any, scale: Any, bias: Any) -> Any:
+        q, step, zero = op.DynamicQuantizeLinear(x)
+        products = op.Mul(op.Cast(op.MatMulInteger(q, weight, zero), to=FLOAT), op.Mul(step, scale))
+        return products if bias is None else op.Add(products, bias)
+
     return {
+        torch.ops.penjing.unpack.default: unpack,
+        torch.ops.penjing.dynamic_linear.default: dynamic_linear,
         torch.ops.penjing.quantize_linear.default: quantize_linear,
         torch.ops.penjing.dequantize_linear.default: dequantize_linear,
         torch.ops.penjing.global_average_pool.default: global_average_pool,

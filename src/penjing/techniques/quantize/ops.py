@@ -1,10 +1,12 @@
-"""QuantizeLinear, DequantizeLinear and GlobalAveragePool as operators of torch, with the semantics of ONNX.
+"""Quantisation as operators of torch, with the semantics of ONNX.
 
-The simulation in torch is the graph that is exported: each of these becomes one ONNX operator (see onnx.py), and gives
-the same bits in torch as in ONNX Runtime.
+The simulation in torch is the graph that is exported: each of these becomes one ONNX operator, or a few (see onnx.py),
+and gives the same bits in torch as in ONNX Runtime.
 
 A scale without dimensions holds for the whole tensor; a scale with one dimension holds along `axis`.
 """
+
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -51,6 +53,35 @@ def global_average_pool(x: Tensor) -> Tensor:
     return x.mean(tuple(range(2, x.ndim)), keepdim=True)
 
 
+@torch.library.custom_op("penjing::unpack", mutates_args=())
+def unpack(x: Tensor, scale: Tensor, zero_point: Tensor | None, shape: list[int]) -> Tensor:
+    """Give the float weight that is stored: (x - zero_point) * scale, reshaped; both broadcast against x.
+
+    >>> unpack(torch.tensor([[7, -7]], dtype=torch.int8), torch.tensor([[0.5]]), None, [2])
+    tensor([ 3.5000, -3.5000])
+    """
+    values = x.to(scale.dtype)
+    if zero_point is not None:
+        values = values - zero_point.to(scale.dtype)
+    return (values * scale).reshape(shape)
+
+
+@torch.library.custom_op("penjing::dynamic_linear", mutates_args=())
+def dynamic_linear(x: Tensor, weight: Tensor, scale: Tensor, bias: Tensor | None) -> Tensor:
+    r"""Linear in integers whose input is quantised as it comes, x [..., in], weight int8 [in, out], scale [out].
+
+    With the range of all of x, widened to hold zero: s = (max - min) / 255, z = saturate(round(-min / s)),
+    q = saturate(round(x / s) + z), and the output (q - z) W * (s scale) + bias, the sum taken in integers.
+    """
+    low, high = x.amin().clamp_max(0), x.amax().clamp_min(0)
+    step = (high - low) / 255
+    step = torch.where(step > 0, step, torch.ones_like(step))
+    zero = torch.round(-low / step).clamp_(0, 255)
+    q = (torch.round(x / step) + zero).clamp_(0, 255) - zero
+    products = (q.double() @ weight.double()).to(x.dtype) * (step * scale)
+    return products if bias is None else products + bias
+
+
 @quantize_linear.register_fake
 def _(x: Tensor, scale: Tensor, zero_point: Tensor, axis: int) -> Tensor:
     return torch.empty_like(x, dtype=zero_point.dtype)
@@ -64,3 +95,25 @@ def _(x: Tensor, scale: Tensor, zero_point: Tensor, axis: int) -> Tensor:
 @global_average_pool.register_fake
 def _(x: Tensor) -> Tensor:
     return x.new_empty((*x.shape[:2], *[1] * (x.ndim - 2)))
+
+
+@unpack.register_fake
+def _(x: Tensor, scale: Tensor, zero_point: Tensor | None, shape: list[int]) -> Tensor:
+    return torch.empty(shape, dtype=scale.dtype, device=x.device)
+
+
+@dynamic_linear.register_fake
+def _(x: Tensor, weight: Tensor, scale: Tensor, bias: Tensor | None) -> Tensor:
+    return x.new_empty((*x.shape[:-1], weight.shape[1]))
+
+
+def _keep_shape(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
+    ctx.shape = inputs[0].shape
+
+
+def _spread_over_positions(ctx: Any, gradient: Tensor) -> Tensor:
+    positions = torch.Size(ctx.shape[2:]).numel()
+    return (gradient / positions).expand(ctx.shape)
+
+
+global_average_pool.register_autograd(_spread_over_positions, setup_context=_keep_shape)

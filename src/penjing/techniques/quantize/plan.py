@@ -15,11 +15,14 @@ All else stays in float and reads what DequantizeLinear gives.
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from types import MappingProxyType
 
 import torch
 from torch import fx
 
 from penjing.errors import RecipeError
+from penjing.recipe import Scheme
+from penjing.recipe.schemes import FLOAT, scheme_of
 from penjing.techniques.quantize.graph import (
     CONVOLUTIONS,
     GLOBAL_AVERAGE_POOL,
@@ -29,6 +32,8 @@ from penjing.techniques.quantize.graph import (
     layer_name,
     only_user,
 )
+from penjing.techniques.quantize.pads import adds_zeros
+from penjing.techniques.quantize.slots import weight_slots
 
 LIGHT = frozenset(
     {aten.add.Tensor, aten.mul.Tensor, aten.cat.default, aten.avg_pool2d.default, GLOBAL_AVERAGE_POOL}
@@ -52,47 +57,88 @@ class Kept:
 
 
 @dataclass(frozen=True)
+class Formats:
+    """What each weight is stored as.
+
+    static: name of a layer that runs in int8 with ranges from calibration -> its scheme. packed: name of the node of a
+    weight that is stored by itself -> its scheme. kept: layer that stays in float -> which module that is and why.
+    """
+
+    static: Mapping[str, Scheme]
+    packed: Mapping[str, Scheme]
+    kept: Mapping[str, Kept]
+
+
+@dataclass(frozen=True)
 class Plan:
     """Names of nodes, by their part.
 
     layers, operators: what runs in int8. stored: a node whose output is kept in int8 -> the node whose range it has.
-    kept: a layer that stays in float -> which module that is and why.
     """
 
-    layers: frozenset[str]
+    formats: Formats
     operators: frozenset[str]
     stored: Mapping[str, str]
-    kept: Mapping[str, Kept]
+
+    @property
+    def layers(self) -> frozenset[str]:
+        """Layers that run in int8 with ranges from calibration."""
+        return frozenset(self.formats.static)
 
 
-def choose_layers(module: fx.GraphModule, overrides: Mapping[str, str]) -> tuple[frozenset[str], dict[str, Kept]]:
-    """Give the layers that run in int8, and those that stay in float with the reason.
+def choose_formats(
+    module: fx.GraphModule, scheme: Scheme | str, overrides: Mapping[str, Scheme | str] = MappingProxyType({})
+) -> Formats:
+    """Give each layer the scheme of the first pattern that matches its name, or else the scheme of all.
 
-    overrides: layer name or fnmatch pattern -> "float". Raises RecipeError for another format, and for a pattern that
-    names no layer.
+    A static scheme holds for convolutions and linears; of what else has weights it stores the weights alone. Raises
+    RecipeError for a pattern that names no layer.
     """
+    slots = list(weight_slots(module))
     layers = [node for node in module.graph.nodes if node.target in LAYERS]
     owners = {node: layer_name(module, node) for node in layers}
-    names = sorted(set(owners.values()))
-    for pattern, number_format in overrides.items():
-        if number_format != "float":
-            raise RecipeError(f"Quantize: overrides[{pattern!r}]={number_format!r} is unknown; use 'float'")
+    names = sorted({*owners.values(), *(slot.module for slot in slots)})
+    for pattern in overrides:
         if not any(fnmatchcase(name, pattern) for name in names):
             raise RecipeError(f"Quantize: overrides[{pattern!r}] names no layer; the layers are {', '.join(names)}")
+
+    def wanted(name: str) -> Scheme | None:
+        found = next((value for pattern, value in overrides.items() if fnmatchcase(name, pattern)), scheme)
+        return None if found == FLOAT else scheme_of(found, "Quantize: scheme")
+
+    static: dict[str, Scheme] = {}
+    packed: dict[str, Scheme] = {}
     kept: dict[str, Kept] = {}
     for node, name in owners.items():
-        weight, x = node.args[1], node.args[0]
-        if any(fnmatchcase(name, pattern) for pattern in overrides):
+        chosen = wanted(name)
+        if chosen is None:
             kept[node.name] = Kept(name, "the recipe says so", asked=True)
-        elif not (isinstance(weight, fx.Node) and weight.op == "get_attr"):
-            kept[node.name] = Kept(name, "its weight is computed, not stored")
-        elif not isinstance(x, fx.Node) or x.meta["val"].ndim < 2 or x.meta["val"].dtype != torch.float32:
-            kept[node.name] = Kept(name, "its input has no batch of float32 values")
-    return frozenset(node.name for node in layers if node.name not in kept), kept
+        elif (reason := _unfit(node, chosen)) is not None:
+            kept[node.name] = Kept(name, reason)
+        elif chosen.is_static:
+            static[node.name] = chosen
+    for slot in slots:
+        chosen = wanted(slot.module)
+        apart = slot.reader.name in kept or slot.reader.name in static
+        if chosen is not None and not apart and not any(user.name in kept for user in slot.weight.users):
+            packed.setdefault(slot.weight.name, chosen)
+    return Formats(static, packed, kept)
 
 
-def make_plan(graph: fx.Graph, layers: frozenset[str], kept: Mapping[str, Kept]) -> Plan:
+def _unfit(layer: fx.Node, scheme: Scheme) -> str | None:
+    """Why a layer cannot have a scheme; None if it can."""
+    weight, x = layer.args[:2][::-1]
+    if not (isinstance(weight, fx.Node) and weight.op == "get_attr"):
+        return "its weight is computed, not stored"
+    has_batch = isinstance(x, fx.Node) and x.meta["val"].ndim >= 2 and x.meta["val"].dtype == torch.float32
+    if scheme.activation is not None and not has_batch:
+        return "its input has no batch of float32 values"
+    return None
+
+
+def make_plan(graph: fx.Graph, formats: Formats) -> Plan:
     """Walk from the outputs to the inputs and note which tensors an int8 operator wants stored."""
+    layers = frozenset(formats.static)
     from_int8 = _from_int8(graph, layers)
     wanted: set[fx.Node] = set()
     operators: set[str] = set()
@@ -107,7 +153,7 @@ def make_plan(graph: fx.Graph, layers: frozenset[str], kept: Mapping[str, Kept])
         elif node.target in LIGHT and node in from_int8:
             operators.add(node.name)
             wanted.update(node.all_input_nodes)
-        elif node.target in MOVES:
+        elif moves(node):
             operators.add(node.name)
             wanted.add(node.args[0])
 
@@ -116,15 +162,15 @@ def make_plan(graph: fx.Graph, layers: frozenset[str], kept: Mapping[str, Kept])
         if node not in wanted and not (node.name in layers and node.target in CONVOLUTIONS):
             continue  # a linear gives float for free, a convolution does not
         after = only_user(node)
-        if is_relu(after) and node.target not in MOVES and node.name in layers | operators:
+        if is_relu(after) and not moves(node) and node.name in layers | operators:
             assert after is not None
             operators.add(after.name)
             stored[after.name] = after.name
-        elif node.target in MOVES:
+        elif moves(node):
             stored[node.name] = stored[node.args[0].name]
         else:
             stored[node.name] = node.name
-    return Plan(layers, frozenset(operators), stored, dict(kept))
+    return Plan(formats, frozenset(operators), stored)
 
 
 def _from_int8(graph: fx.Graph, layers: frozenset[str]) -> set[fx.Node]:
@@ -134,7 +180,7 @@ def _from_int8(graph: fx.Graph, layers: frozenset[str]) -> set[fx.Node]:
         if node.op == "placeholder":
             value = node.meta.get("val")
             possible = isinstance(value, torch.Tensor) and value.dtype == torch.float32
-        elif node.target in MOVES or is_relu(node):
+        elif moves(node) or is_relu(node):
             possible = node.args[0] in found
         elif node.target in LIGHT:
             possible = _plain(node) and all(x in found for x in node.all_input_nodes)
@@ -143,6 +189,11 @@ def _from_int8(graph: fx.Graph, layers: frozenset[str]) -> set[fx.Node]:
         if possible:
             found.add(node)
     return found
+
+
+def moves(node: fx.Node) -> bool:
+    """Whether an operator passes stored values on: it moves them, or adds zeros, which every range holds."""
+    return node.target in MOVES or adds_zeros(node)
 
 
 def _plain(node: fx.Node) -> bool:

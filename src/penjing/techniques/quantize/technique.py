@@ -1,133 +1,104 @@
-"""The Quantize step: capture, fold, plan, calibrate, insert; the simulation in torch is the graph that is exported."""
+"""The Quantize step: capture, fold, plan, calibrate, fit; the simulation in torch is the graph that is exported."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from types import MappingProxyType
 
-import torch
 from torch import fx
 
-from penjing.errors import RecipeError, WorkloadError
-from penjing.recipe import Quantize
-from penjing.structure import Captured, GraphModel, capture
-from penjing.techniques.quantize.account import float_account
-from penjing.techniques.quantize.calibrate import Inputs, observe, signal_to_noise_db
-from penjing.techniques.quantize.correct import correct_biases
+from penjing.errors import RecipeError
+from penjing.recipe import Quantize, Scheme
+from penjing.recipe.schemes import FLOAT, scheme_of
+from penjing.structure import GraphModel, capture
+from penjing.techniques.quantize.account import float_account, packed_account
+from penjing.techniques.quantize.data import Calibration, calibration
+from penjing.techniques.quantize.fitting import Fitting
 from penjing.techniques.quantize.fold import fold_batch_norms
-from penjing.techniques.quantize.graph import flatten_linears, functionalize, pool_globally
+from penjing.techniques.quantize.graph import as_linears, flatten_linears, functionalize, pool_globally
 from penjing.techniques.quantize.insert import insert
 from penjing.techniques.quantize.layers import int8_layers
-from penjing.techniques.quantize.observers import OBSERVERS
 from penjing.techniques.quantize.pads import merge_pads
-from penjing.techniques.quantize.plan import Plan, choose_layers, make_plan
+from penjing.techniques.quantize.plan import Plan, choose_formats, make_plan
+from penjing.techniques.quantize.stages import stages_of
 from penjing.techniques.state import Context, State
-from penjing.workload import Batch, Workload
-
-CALIBRATION_SAMPLES = 512
-HELD_OUT = 0.25
-AUTO = ("minmax", "percentile", "mse")
-"""What method="auto" tries; the others clip more than eight bits need, unless single values lie far out."""
 
 
 def run(state: State, step: Quantize, context: Context) -> State:
-    """Quantise the model to int8 with ranges seen on calibration data; no label is looked at.
+    """Quantise the model to the formats of the step; no label is looked at.
 
-    method="auto" tries three observers and keeps the one whose outputs are nearest to the float model's, on a quarter
-    of the calibration data that gave no range; then it corrects the biases, and keeps that if it is nearer. Raises
-    RecipeError for an unknown method or override, for a model without a layer that can run in int8, and where there is
-    no data.
+    Ranges and roundings come from calibration data. What a stage is worth is seen on inputs that nothing is fitted to:
+    those of the search split, or a quarter of the calibration data. Raises RecipeError for an unknown method or
+    override, for a model of which nothing can be quantised, and where data are needed and there are none.
     """
-    if step.method != "auto" and step.method not in OBSERVERS:
-        raise RecipeError(f"Quantize: method={step.method!r} is unknown; use 'auto' or one of {', '.join(OBSERVERS)}")
-    seen, held_out = _split(_calibration(context.workload))
+    stages = stages_of(step.method)
     captured = capture(
         state.model, state.example, None if context.workload is None else context.workload.dynamic_shapes
     )
-    plan, folds = prepare(captured.module, step.overrides)
-    seen_inputs, held_out_inputs = (_flat(captured, batches, context.device) for batches in (seen, held_out))
-
-    histograms = observe(captured.module, set(plan.stored.values()), seen_inputs)
-    tried: dict[str, tuple[float, fx.GraphModule]] = {}
-    for method in AUTO if step.method == "auto" else (step.method,):
-        ranges = {name: OBSERVERS[method](histogram) for name, histogram in histograms.items()}
-        candidate = insert(captured.module, plan, ranges)
-        tried[method] = signal_to_noise_db(captured.module, candidate, held_out_inputs), candidate
-    best = max(tried, key=lambda method: tried[method][0])
-    decibel, chosen = tried[best]
-    correction = None
-    if step.method == "auto":
-        corrected = correct_biases(captured.module, chosen, plan.layers, seen_inputs)
-        correction = signal_to_noise_db(captured.module, corrected, held_out_inputs)
-        chosen = corrected if correction > decibel else chosen
+    plan, folds = prepare(captured.module, step.scheme, step.overrides)
+    data = calibration(context, captured, needed=bool(needs(step)))
+    if data is None:
+        chosen, tried = insert(captured.module, plan, {}), ["there are no data to look at: weights to the nearest"]
+    else:
+        fitting = Fitting(captured.module, plan, data)
+        chosen, tried = fitting.choose(stages), fitting.rows
 
     state = replace(state, model=GraphModel.of(replace(captured, module=chosen)), graph=True)
-    state = state.log(
-        step.key,
-        f"{len(plan.layers)} layers run in int8, with {folds} batch norms folded and "
-        f"{len(plan.operators)} operators between them; ranges from {sum(b.size for b in seen)} samples",
-    )
-    for method, (decibel, _) in tried.items():
-        state = state.log(
-            step.key,
-            f"ranges by {method}{' (kept)' if method == best else ''}: outputs {decibel:.1f} dB above their error "
-            f"on {sum(b.size for b in held_out)} held-out samples",
-        )
-    if correction is not None:
-        kept = "kept" if correction > tried[best][0] else "left out"
-        state = state.log(step.key, f"bias correction ({kept}): outputs {correction:.1f} dB above their error there")
-    names = (name or "the model" for name in int8_layers(state.model))
-    state = state.log(step.key, f"what runs in int8: {', '.join(names)}")
+    for sentence, fell_back in _what_runs(captured.module, plan, folds, data):
+        state = state.log(step.key, sentence, fell_back=fell_back)
+    for sentence in tried:
+        state = state.log(step.key, sentence)
+    if plan.layers:
+        names = (name or "the model" for name in int8_layers(state.model))
+        state = state.log(step.key, f"what runs in int8: {', '.join(names)}")
     for sentence, fell_back in float_account(captured.module, plan):
         state = state.log(step.key, sentence, fell_back=fell_back)
     return state
 
 
-def prepare(module: fx.GraphModule, overrides: Mapping[str, str]) -> tuple[Plan, int]:
-    """Bring a captured graph, in place, into the form that int8 kernels want; give the plan and the number of folds.
+def needs(step: Quantize) -> frozenset[str]:
+    """What a workload must bring: data to calibrate on, where ranges or weights depend on them.
+
+    >>> needs(Quantize("w8")), needs(Quantize("w8", method="gptq"))
+    (frozenset(), frozenset({'calibration'}))
+    """
+    stages = stages_of(step.method)
+    schemes = [value for value in (step.scheme, *step.overrides.values()) if value != FLOAT]
+    static = any(scheme_of(value, "Quantize: scheme").is_static for value in schemes)
+    return frozenset({"calibration"} if static or (stages is not None and stages.look_at_data) else ())
+
+
+def _what_runs(module: fx.GraphModule, plan: Plan, folds: int, data: Calibration | None) -> Iterator[tuple[str, bool]]:
+    if plan.layers:
+        assert data is not None
+        yield (
+            f"{len(plan.layers)} layers run in int8, with {folds} batch norms folded and {len(plan.operators)} "
+            f"operators between them; ranges from {data.samples} samples",
+            False,
+        )
+    if plan.formats.packed:
+        yield packed_account(module, plan), False
+    if data is not None and data.warning:
+        yield data.warning, True
+
+
+def prepare(
+    module: fx.GraphModule, scheme: Scheme | str = "int8", overrides: Mapping[str, Scheme | str] = MappingProxyType({})
+) -> tuple[Plan, int]:
+    """Bring a captured graph, in place, into the form that integer kernels want; give the plan and the number of folds.
 
     What the graph computes stays the same, up to rounding in float.
     """
     functionalize(module)
     merge_pads(module)
+    as_linears(module)
     folds = fold_batch_norms(module)
     pool_globally(module)
-    layers, kept = choose_layers(module, overrides)
-    if not layers:
+    formats = choose_formats(module, scheme, overrides)
+    if not (formats.static or formats.packed):
         why = (
-            "; ".join(f"{row.module} stays in float: {row.reason}" for row in kept.values())
-            or "it has no convolution and no linear"
+            "; ".join(f"{row.module} stays in float: {row.reason}" for row in formats.kept.values())
+            or "no operator of it has weights of two or more dimensions"
         )
-        raise RecipeError(f"Quantize: nothing of the model can run in int8: {why}")
-    flatten_linears(module, layers)
-    return make_plan(module.graph, layers, kept), folds
-
-
-def _calibration(workload: Workload | None) -> list[Batch]:
-    if workload is None:
-        raise RecipeError(
-            "Quantize needs calibration data; pass a Workload with calibration= (no labels needed) or train="
-        )
-    batches: list[Batch] = []
-    for batch in workload.calibration_batches():
-        room = CALIBRATION_SAMPLES - sum(b.size for b in batches)
-        if room <= 0:
-            break
-        batches.append(batch.take(range(room)) if batch.size > room else batch)
-    if not batches:
-        raise WorkloadError("Quantize: the calibration data are empty; give at least one batch")
-    return batches
-
-
-def _split(batches: Sequence[Batch]) -> tuple[list[Batch], list[Batch]]:
-    """Set the last quarter aside: of the batches, or of the samples of a single batch."""
-    if len(batches) == 1 and batches[0].size > 1:
-        size = batches[0].size
-        first = max(1, round(size * (1 - HELD_OUT)))
-        first = min(first, size - 1)
-        return [batches[0].take(range(first))], [batches[0].take(range(first, size))]
-    first = max(1, min(len(batches) - 1, round(len(batches) * (1 - HELD_OUT))))
-    return list(batches[:first]), list(batches[first:] or batches)
-
-
-def _flat(captured: Captured, batches: Sequence[Batch], device: torch.device | None) -> list[Inputs]:
-    moved = [batch.to(device) if device is not None else batch for batch in batches]
-    return [captured.flatten(batch.args, batch.kwargs) for batch in moved]
+        raise RecipeError(f"Quantize: nothing of the model can be quantised: {why}")
+    flatten_linears(module, frozenset(formats.static))
+    return make_plan(module.graph, formats), folds

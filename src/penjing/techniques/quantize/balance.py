@@ -1,0 +1,269 @@
+r"""Move what is hard to quantise from where it costs much to where it costs little, without a change of the function.
+
+For any s_c > 0, W x = (W diag(s)) (diag(1/s) x): the channels of an input and the columns of the weights that read it
+share what is large. Three choices of s:
+
+- smooth: s_c = max|x_c|^a / max_o|W_oc|^(1-a), so that inputs with channels that lie far out fit one scale. Xiao et al.
+  2022, SmoothQuant (arXiv:2211.10438).
+- awq: s_c = mean|x_c|^a, so that the columns that carry most are rounded finest, for weights of few bits. Lin et al.
+  2023, AWQ (arXiv:2306.00978).
+- equalize: s_c = sqrt(max|V_c| / max|W_c|), with V_c the row that makes the channel, behind nothing or a rectifier:
+  max|V_c| / s_c = max|W_c| s_c. No data are needed. Nagel et al. 2019 (arXiv:1906.04721), section 4.1.
+
+The first two divide the input by s: inside the norm that made it, where only those layers read it, or else in an
+operator of its own. They search the exponent a for each input by the error that is left, E |W x - Q(W s) Q(x / s)|^2
+on a sample of inputs.
+"""
+
+import copy
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, fx, nn
+
+from penjing.recipe import Scheme
+from penjing.structure.rules import bind
+from penjing.techniques.quantize.calibrate import Inputs
+from penjing.techniques.quantize.graph import CONVOLUTIONS, LINEAR, aten, only_user, put, tensor_of
+from penjing.techniques.quantize.importance import place_weights
+from penjing.techniques.quantize.params import activation_params
+from penjing.techniques.quantize.plan import Plan
+from penjing.techniques.quantize.walk import Walk
+from penjing.techniques.quantize.weights import fit, quantize, spread
+
+EXPONENTS = (0.0, 0.2, 0.35, 0.5, 0.65, 0.8)
+_ROWS = 512
+_SMALLEST = 1e-5
+_HOMOGENEOUS = frozenset({aten.relu.default, aten.leaky_relu.default, aten.dropout.default, aten.clone.default})
+_NORMS = frozenset({aten.layer_norm.default})
+
+
+@dataclass(frozen=True)
+class Readers:
+    """Linears that read one tensor, as it is or as rows."""
+
+    source: fx.Node
+    linears: tuple[fx.Node, ...]
+
+
+Balance = Callable[[fx.GraphModule, Plan, Sequence[Inputs]], tuple[fx.GraphModule, int]]
+
+
+def smooth(module: fx.GraphModule, plan: Plan, batches: Sequence[Inputs]) -> tuple[fx.GraphModule, int]:
+    """Divide inputs of linears that float operators make; give the new graph and how many inputs were divided."""
+    return _divide(module, plan, batches, lambda largest, mean, weight: largest, inverse=True)
+
+
+def awq(module: fx.GraphModule, plan: Plan, batches: Sequence[Inputs]) -> tuple[fx.GraphModule, int]:
+    """Divide inputs of linears by a power of their mean size; give the new graph and how many inputs were divided."""
+    return _divide(module, plan, batches, lambda largest, mean, weight: mean, inverse=False)
+
+
+def _divide(
+    module: fx.GraphModule,
+    plan: Plan,
+    batches: Sequence[Inputs],
+    size: Callable[[Tensor, Tensor, Tensor], Tensor],
+    *,
+    inverse: bool,
+) -> tuple[fx.GraphModule, int]:
+    balanced = fx.GraphModule(module, copy.deepcopy(module.graph), class_name=module.__class__.__name__)
+    walk = Walk(module, batches)
+    there = {node.name: node for node in module.graph.nodes}
+    found = list(_readers(balanced, plan))
+    places = place_weights(module, {linear.name for readers in found for linear in readers.linears}, batches)
+    count = 0
+    for readers in found:
+        first = there[readers.linears[0].name]
+        walk.before(first.name)
+        rows = torch.cat([x.reshape(-1, x.shape[-1]) for x in walk.values(bind(first)["input"])]).float()
+        largest, mean = rows.abs().amax(0), rows.abs().mean(0)
+        weights = [tensor_of(balanced, linear.args[1]).detach() for linear in readers.linears]  # type: ignore[arg-type]
+        heaviest = torch.stack([weight.abs().amax(0) for weight in weights]).amax(0)
+        few = slice(None, None, max(1, len(rows) // _ROWS))
+        trial = _Trial(
+            rows[few],
+            weights,
+            [torch.cat(places[linear.name])[few] for linear in readers.linears],
+            rows,
+            _scheme(plan, readers.linears[0]),
+        )
+        best, least = None, float("inf")
+        for exponent in EXPONENTS:
+            scale = size(largest, mean, heaviest).clamp_min(_SMALLEST) ** exponent
+            if inverse and exponent:
+                scale = scale / heaviest.clamp_min(_SMALLEST) ** (1 - exponent)
+            scale = torch.where(largest > 0, scale, torch.ones_like(scale))
+            scale = scale / scale.log().mean().exp()
+            error = trial.error(scale)
+            if error < least:
+                best, least = (None if exponent == 0.0 else scale), error
+        if best is not None:
+            _apply(balanced, readers, best)
+            count += 1
+    balanced.graph.lint()
+    balanced.recompile()
+    return fx.GraphModule(balanced, balanced.graph, class_name=module.__class__.__name__), count
+
+
+@dataclass(frozen=True)
+class _Trial:
+    """Linears [outputs, n] on a few rows [m, n], each of which counts so much [m]; the range is that of all rows."""
+
+    few: Tensor
+    weights: Sequence[Tensor]
+    places: Sequence[Tensor]
+    rows: Tensor
+    scheme: Scheme
+
+    def error(self, scale: Tensor) -> float:
+        """Squared error of the outputs, with input and weights as they would be stored."""
+        divided = self.few / scale
+        if self.scheme.activation is not None:
+            ends = (self.rows / scale).aminmax()
+            params = activation_params(float(ends.min), float(ends.max))
+            zero = params.zero_point.float()
+            divided = (torch.clamp(torch.round(divided / params.scale) + zero, 0, 255) - zero) * params.scale
+        total = 0.0
+        for weight, places in zip(self.weights, self.places, strict=True):
+            wide = weight * scale
+            fitted = fit(wide, self.scheme.weight)
+            steps = quantize(wide, fitted, self.scheme.weight).float()
+            if self.scheme.weight.is_integer:
+                steps = steps - spread(fitted.zero_point, wide.shape).float()
+            real = steps * spread(fitted.scale, wide.shape)
+            total += float(((self.few @ weight.T - divided @ real.T).square().sum(1) * places).sum())
+        return total
+
+
+def _scheme(plan: Plan, linear: fx.Node) -> Scheme:
+    formats = plan.formats
+    weight = bind(linear)["weight"]
+    return formats.static[linear.name] if linear.name in formats.static else formats.packed[weight.name]
+
+
+def _readers(module: fx.GraphModule, plan: Plan) -> Iterator[Readers]:
+    """Inputs that float operators make, with the quantised linears that read them, in the order of the graph."""
+    integer = plan.layers | plan.operators
+    found: dict[fx.Node, list[fx.Node]] = {}
+    for node in module.graph.nodes:
+        if node.target is not LINEAR or not isinstance(node.args[1], fx.Node):
+            continue
+        if node.name not in plan.formats.static and node.args[1].name not in plan.formats.packed:
+            continue
+        source = node.args[0]
+        while source.target is aten.reshape.default and len(source.users) == 1:
+            source = source.args[0]
+        if source.op == "call_function" and source.name not in integer and len(node.args[1].users) == 1:
+            found.setdefault(source, []).append(node)
+    for source, linears in found.items():
+        yield Readers(source, tuple(linears))
+
+
+@torch.no_grad()
+def _apply(module: fx.GraphModule, readers: Readers, scale: Tensor) -> None:
+    """Divide the source and multiply the weights."""
+    for linear in readers.linears:
+        weight = linear.args[1]
+        assert isinstance(weight, fx.Node)
+        with module.graph.inserting_before(linear):
+            value = nn.Parameter(tensor_of(module, weight) * scale, requires_grad=False)
+            new = put(module, str(weight.target), value)
+        linear.update_arg(1, new)
+        name = weight.name
+        if not weight.users:
+            module.graph.erase_node(weight)
+            new.name = name
+    source = readers.source
+    entries = {linear: _entry(linear, source) for linear in readers.linears}
+    if source.target in _NORMS and set(source.users) <= set(entries.values()) and bind(source)["weight"] is not None:
+        _fold(module, source, scale)
+        return
+    with module.graph.inserting_after(source):
+        factor = put(module, f"balance.{source.name}", 1 / scale)
+    with module.graph.inserting_after(factor):
+        divided = module.graph.call_function(aten.mul.Tensor, (source, factor))
+    divided.meta = dict(source.meta)
+    for entry in dict.fromkeys(entries.values()):
+        entry.replace_input_with(source, divided)
+
+
+def _entry(linear: fx.Node, source: fx.Node) -> fx.Node:
+    """The node by which a linear reads the source: itself, or the reshape before it."""
+    node = linear
+    while node.args[0] is not source:
+        node = node.args[0]  # type: ignore[assignment]
+    return node
+
+
+def _fold(module: fx.GraphModule, norm: fx.Node, scale: Tensor) -> None:
+    call = bind(norm)
+    for name in ("weight", "bias"):
+        if call[name] is not None:
+            with module.graph.inserting_before(norm):
+                value = nn.Parameter(tensor_of(module, call[name]) / scale, requires_grad=False)
+                call[name] = put(module, str(call[name].target), value)
+    norm.args, norm.kwargs = tuple(call.values()), {}
+
+
+@torch.no_grad()
+def equalize(module: fx.GraphModule, plan: Plan, batches: Sequence[Inputs]) -> tuple[fx.GraphModule, int]:
+    """Equalise the ranges of pairs of layers until they move no more; give the new graph and the number of pairs."""
+    balanced = fx.GraphModule(module, copy.deepcopy(module.graph), class_name=module.__class__.__name__)
+    pairs = list(_pairs(balanced))
+    values: dict[fx.Node, Tensor] = {}
+
+    def read(node: fx.Node) -> Tensor:
+        return values.setdefault(node, tensor_of(balanced, node).detach().clone())
+
+    for _ in range(20):
+        moved = 0.0
+        for maker, reader in pairs:
+            first, second = bind(maker), bind(reader)
+            rows, columns = read(first["weight"]), read(second["weight"])
+            groups = int(second.get("groups", 1))
+            made = rows.abs().flatten(1).amax(1)
+            used = columns.reshape(groups, -1, columns.shape[1], columns[0, 0].numel()).abs().amax((1, 3)).flatten()
+            scale = torch.where((made > 0) & (used > 0), (made / used).sqrt(), torch.ones_like(made))
+            moved = max(moved, float((scale.log()).abs().max()))
+            rows.div_(scale.reshape(-1, *[1] * (rows.ndim - 1)))
+            if first["bias"] is not None:
+                read(first["bias"]).div_(scale)
+            by_group = scale.reshape(groups, 1, -1).expand(groups, len(columns) // groups, -1)
+            columns.mul_(by_group.reshape(len(columns), -1, *[1] * (columns.ndim - 2)))
+        if moved < 1e-3:
+            break
+    for node, value in values.items():
+        with balanced.graph.inserting_before(node):
+            new = put(balanced, str(node.target), nn.Parameter(value, requires_grad=False))
+        node.replace_all_uses_with(new)
+        name = node.name
+        balanced.graph.erase_node(node)
+        new.name = name
+    balanced.recompile()
+    return fx.GraphModule(balanced, balanced.graph, class_name=module.__class__.__name__), len(pairs)
+
+
+def _pairs(module: fx.GraphModule) -> Iterator[tuple[fx.Node, fx.Node]]:
+    """Layers of which the second alone reads the first, with at most what is homogeneous between."""
+    for maker in module.graph.nodes:
+        if not _plain_layer(maker):
+            continue
+        reader = only_user(maker)
+        while reader is not None and reader.target in _HOMOGENEOUS:
+            reader = only_user(reader)
+        if reader is not None and _plain_layer(reader) and (reader.target is LINEAR) == (maker.target is LINEAR):
+            yield maker, reader
+
+
+def _plain_layer(node: fx.Node) -> bool:
+    """Whether a node is a layer whose weight and bias are constants of its own."""
+    if node.target is not LINEAR and node.target not in CONVOLUTIONS:
+        return False
+    call = bind(node)
+    constants = [call["weight"], *([call["bias"]] if call["bias"] is not None else [])]
+    return all(isinstance(x, fx.Node) and x.op == "get_attr" and len(x.users) == 1 for x in constants)
+
+
+BALANCES: Mapping[str, Balance] = {"equalize": equalize, "smooth": smooth, "awq": awq}

@@ -1,0 +1,133 @@
+"""The inputs that a quantisation is fitted to, and those that it is judged on."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from penjing.errors import RecipeError, WorkloadError
+from penjing.structure import Captured
+from penjing.techniques.quantize.calibrate import Inputs
+from penjing.techniques.state import Context
+from penjing.workload import Batch
+
+SAMPLES = 512
+"""Samples that ranges are observed on, at most."""
+
+WALKED = 64
+"""Samples that layers are mended on: their activations are all held at once."""
+
+STEP = 16
+JUDGED = 128
+HELD_OUT = 0.25
+ENOUGH = 32
+"""Below so many samples the ranges are those of single samples, and a warning says so."""
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Flat inputs of the graph, in batches.
+
+    seen: what ranges and roundings are fitted to. walked: the first of them. held_out: what choices are judged on.
+    where: what held_out is, in words. samples: how many are seen. warning: what is wrong with the data, or nothing.
+    """
+
+    seen: list[Inputs]
+    walked: list[Inputs]
+    held_out: list[Inputs]
+    where: str
+    samples: int
+    warning: str = ""
+
+
+def calibration(context: Context, captured: Captured, *, needed: bool) -> Calibration | None:
+    """Read calibration data and set apart what choices are judged on.
+
+    None where there are no data, and none are needed. Raises RecipeError where they are needed, and WorkloadError where
+    they are empty, or all samples are the same.
+    """
+    workload = context.workload
+    if workload is None or not workload.brings("calibration"):
+        if needed:
+            raise RecipeError(
+                "Quantize needs calibration data; pass a Workload with calibration= (no labels needed) or train="
+            )
+        return None
+    batches = _first(workload.calibration_batches(), SAMPLES)
+    if not batches:
+        raise WorkloadError("Quantize: the calibration data are empty; give at least one batch")
+    _refuse_constant(batches)
+    apart = workload.search_batches()
+    held_out = _first(apart, JUDGED) if apart is not None else []
+    where = "samples of the search split"
+    seen = batches
+    if not held_out:
+        seen, held_out = _split(batches)
+        where = "held-out samples"
+    samples = sum(batch.size for batch in seen)
+    return Calibration(
+        _flat(captured, seen, context.device),
+        _flat(captured, _smaller(_first(seen, WALKED)), context.device),
+        _flat(captured, held_out, context.device),
+        f"{sum(batch.size for batch in held_out)} {where}",
+        samples,
+        ""
+        if samples >= ENOUGH
+        else f"calibration saw {samples} samples alone, and ranges may hold for little else; {ENOUGH} would do",
+    )
+
+
+def _first(batches: Iterable[Batch], most: int) -> list[Batch]:
+    """The first batches, of so many samples together."""
+    found: list[Batch] = []
+    room = most
+    for batch in batches:
+        found.append(batch.take(range(room)) if batch.size > room else batch)
+        room -= found[-1].size
+        if room <= 0:
+            break
+    return found
+
+
+def _smaller(batches: Iterable[Batch]) -> list[Batch]:
+    """The same samples in batches of at most STEP, so that gradients of few are held at once."""
+    return [
+        batch.take(range(start, min(start + STEP, batch.size)))
+        for batch in batches
+        for start in range(0, batch.size, STEP)
+    ]
+
+
+def _refuse_constant(batches: Sequence[Batch]) -> None:
+    """Raise WorkloadError where no input of floats ever changes: the ranges would be those of nothing."""
+    floats = [
+        [leaf for leaf in torch.utils._pytree.tree_leaves((batch.args, batch.kwargs)) if _is_float(leaf)]
+        for batch in batches
+    ]
+    leaves = [leaf for each in floats for leaf in each]
+    if leaves and all(leaf.numel() == 0 or bool((leaf == leaf.reshape(-1)[0]).all()) for leaf in leaves):
+        value = float(leaves[0].reshape(-1)[0]) if leaves[0].numel() else 0.0
+        raise WorkloadError(
+            f"Quantize: every value of every calibration batch is {value:g}; give samples of the data that the model "
+            "will see"
+        )
+
+
+def _is_float(leaf: object) -> bool:
+    return isinstance(leaf, torch.Tensor) and leaf.is_floating_point()
+
+
+def _split(batches: Sequence[Batch]) -> tuple[list[Batch], list[Batch]]:
+    """Set the last quarter aside: of the batches, or of the samples of a single batch."""
+    if len(batches) == 1 and batches[0].size > 1:
+        size = batches[0].size
+        first = max(1, round(size * (1 - HELD_OUT)))
+        first = min(first, size - 1)
+        return [batches[0].take(range(first))], [batches[0].take(range(first, size))]
+    first = max(1, min(len(batches) - 1, round(len(batches) * (1 - HELD_OUT))))
+    return list(batches[:first]), list(batches[first:] or batches)
+
+
+def _flat(captured: Captured, batches: Sequence[Batch], device: torch.device | None) -> list[Inputs]:
+    moved = [batch.to(device) if device is not None else batch for batch in batches]
+    return [captured.flatten(batch.args, batch.kwargs) for batch in moved]

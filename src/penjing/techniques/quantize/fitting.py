@@ -1,0 +1,119 @@
+"""Fit a quantisation stage by stage, and keep of each stage what brings the outputs nearest to the float model's."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from torch import fx
+
+from penjing.techniques.quantize.balance import BALANCES
+from penjing.techniques.quantize.calibrate import Reference, observe
+from penjing.techniques.quantize.data import Calibration
+from penjing.techniques.quantize.importance import weigh
+from penjing.techniques.quantize.insert import insert
+from penjing.techniques.quantize.observers import OBSERVERS
+from penjing.techniques.quantize.plan import Plan, make_plan
+from penjing.techniques.quantize.refine import ROUNDINGS, correct_biases
+from penjing.techniques.quantize.stages import AUTO, Stages
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """One way to quantise: the float graph that it starts from, its plan, the quantised graph, and how good it is."""
+
+    module: fx.GraphModule
+    plan: Plan
+    graph: fx.GraphModule
+    decibel: float
+    observer: str = ""
+
+
+class Fitting:
+    """The search over stages on one model; `rows` says what was tried and what it was worth."""
+
+    def __init__(self, module: fx.GraphModule, plan: Plan, data: Calibration) -> None:
+        self._module, self._plan, self._data = module, plan, data
+        self._reference = Reference(module, data.held_out)
+        self.rows: list[str] = []
+
+    def choose(self, stages: Stages | None) -> fx.GraphModule:
+        """Give the quantised graph. What the stages name is done; None tries what may help and keeps what does."""
+        wanted = AUTO if stages is None else stages
+        best = self._observed(self._module, self._plan, wanted.observers)
+        for name in wanted.balances:
+            best = self._step(best, self._balanced(best, name, wanted.observers), must=stages is not None)
+        nearest = best
+        for name in wanted.roundings:
+            best = self._step(best, self._rounded(best, name), must=stages is not None)
+        if wanted.bias and (stages is not None or best is nearest):  # the roundings bring their own
+            best = self._step(best, self._corrected(best), must=stages is not None)
+        return best.graph
+
+    def _step(self, best: Fitted, tried: tuple[str, Fitted] | None, *, must: bool) -> Fitted:
+        """Keep what was tried if it is better, or must be; say what it was worth."""
+        if tried is None:
+            return best
+        what, fitted = tried
+        kept = must or fitted.decibel > best.decibel
+        self.rows.append(
+            f"{what} ({'kept' if kept else 'left out'}): outputs {fitted.decibel:.1f} dB above their error there, "
+            f"{fitted.decibel - best.decibel:+.1f} dB"
+        )
+        return fitted if kept else best
+
+    def _observed(self, module: fx.GraphModule, plan: Plan, observers: Sequence[str]) -> Fitted:
+        """Observe once, and take the ranges of the best observer."""
+        if not plan.stored:
+            (fitted,) = self._candidates(module, plan, observers)
+            self.rows.append(
+                f"weights to the nearest: outputs {fitted.decibel:.1f} dB above their error on {self._data.where}"
+            )
+            return fitted
+        tried = self._candidates(module, plan, observers)
+        best = max(tried, key=lambda fitted: fitted.decibel)
+        for fitted in tried:
+            self.rows.append(
+                f"ranges by {fitted.observer}{' (kept)' if fitted is best else ''}: outputs {fitted.decibel:.1f} dB "
+                f"above their error on {self._data.where}"
+            )
+        return best
+
+    def _candidates(self, module: fx.GraphModule, plan: Plan, observers: Sequence[str]) -> list[Fitted]:
+        """Observe once, and quantise with the ranges of each observer."""
+        if not plan.stored:
+            return [self._fit(module, plan, insert(module, plan, {}), "")]
+        histograms = observe(module, set(plan.stored.values()), self._data.seen)
+        if "fisher" in observers:
+            histograms = weigh(module, histograms, self._data.walked)
+        return [
+            self._fit(
+                module,
+                plan,
+                insert(module, plan, {node: OBSERVERS[name](histogram) for node, histogram in histograms.items()}),
+                name,
+            )
+            for name in observers
+        ]
+
+    def _balanced(self, start: Fitted, name: str, observers: Sequence[str]) -> tuple[str, Fitted] | None:
+        module, count = BALANCES[name](start.module, start.plan, self._data.walked)
+        if not count:
+            return None
+        plan = make_plan(module.graph, start.plan.formats)
+        fitted = max(self._candidates(module, plan, observers), key=lambda fitted: fitted.decibel)
+        return f"{name} of {count} inputs, ranges by {fitted.observer}", fitted
+
+    def _rounded(self, start: Fitted, name: str) -> tuple[str, Fitted] | None:
+        if name == "nearest":
+            return None
+        graph = ROUNDINGS[name](start.module, start.graph, self._data.walked)
+        return f"weights rounded by {name}", self._with(start, graph)
+
+    def _corrected(self, start: Fitted) -> tuple[str, Fitted]:
+        graph = correct_biases(start.module, start.graph, self._data.walked)
+        return "bias correction", self._with(start, graph)
+
+    def _with(self, start: Fitted, graph: fx.GraphModule) -> Fitted:
+        return replace(start, graph=graph, decibel=self._reference.decibel(graph))
+
+    def _fit(self, module: fx.GraphModule, plan: Plan, graph: fx.GraphModule, observer: str) -> Fitted:
+        return Fitted(module, plan, graph, self._reference.decibel(graph), observer)
