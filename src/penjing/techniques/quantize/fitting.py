@@ -83,7 +83,7 @@ class Fitting:
             return [self._fit(module, plan, insert(module, plan, {}), "")]
         histograms = observe(module, set(plan.stored.values()), self._data.seen)
         if "fisher" in observers:
-            histograms = weigh(module, histograms, self._data.walked)
+            histograms = weigh(module, histograms, self._data.walked[:1])
         return [
             self._fit(
                 module,

@@ -21,6 +21,7 @@ from penjing.structure.rules import bind
 from penjing.techniques.quantize.calibrate import Inputs
 from penjing.techniques.quantize.graph import LAYERS, tensor_of
 from penjing.techniques.quantize.importance import place_weights
+from penjing.techniques.quantize.quick import quick
 from penjing.techniques.quantize.rounding import Drawn, best_rounding, mean_shift, samples
 from penjing.techniques.quantize.stored import Stored, stored
 from penjing.techniques.quantize.walk import Walk
@@ -56,7 +57,7 @@ def _mended(
 ) -> fx.GraphModule:
     """Run both graphs side by side on all batches together, so that each layer is mended on the inputs that it gets."""
     mended = copy.deepcopy(candidate)
-    there, here = Walk(reference, batches), Walk(mended, batches)
+    there, here = Walk(reference, batches), Walk(quick(mended), batches)
     names = {node.name for node in reference.graph.nodes if node.target in LAYERS}
     weights = place_weights(reference, names, batches)
     for node in mended.graph.nodes:

@@ -66,10 +66,11 @@ class Drawn:
 
     def moments(self) -> Moments:
         """Average over the rows."""
-        share = (self.places / self.places.sum())[None, :, None].float()
-        means = [(share * each).sum(1, keepdim=True) for each in (self.inputs.float(), self.seen.float())]
-        x, y = (each.float() - mean for each, mean in zip((self.inputs, self.seen), means, strict=True))
-        energy, crossed = ((each.mT @ (share * y)).double() for each in (y, x))
+        share = (self.places / self.places.sum()).float()
+        means = [(share @ each)[:, None] for each in (self.inputs, self.seen)]
+        x, y = (each - mean for each, mean in zip((self.inputs, self.seen), means, strict=True))
+        weighted = share[:, None] * y
+        energy, crossed = ((each.mT @ weighted).double() for each in (y, x))
         return Moments(means[0][:, 0].double(), means[1][:, 0].double(), energy, crossed)
 
     def error(self, weight: Tensor, real: Tensor, about: Moments) -> float:
@@ -217,7 +218,9 @@ def _windows(
             n, *at = torch.unravel_index(chosen, (windows.shape[0], *windows.shape[2 : 2 + spatial]))
             where: tuple[Any, ...] = (n, slice(None), *at)
             drawn[place].append(windows[where])
-    return [torch.cat(rows).reshape(-1, groups, width // groups).transpose(0, 1) for rows in drawn], torch.cat(kept)
+    return [
+        torch.cat(rows).reshape(-1, groups, width // groups).transpose(0, 1).contiguous() for rows in drawn
+    ], torch.cat(kept)
 
 
 def _ends(padding: Any, sizes: Sequence[int], dilation: Sequence[int]) -> list[tuple[int, int]]:

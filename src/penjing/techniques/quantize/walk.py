@@ -1,7 +1,7 @@
 """Run a graph node by node, on all batches at once, so that what comes later can be changed by what was seen before."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -35,26 +35,37 @@ class Walk:
         while self._to_come[-1].name != name:
             node = self._to_come.pop()
             if node in self._varying and node.op != "output":
-                self._values[node] = self.run(node)
-                self._release(node)
+                for x in node.all_input_nodes:
+                    self._reads[x] -= 1
+                done = [x for x in node.all_input_nodes if x in self._values and not self._reads[x]]
+                outputs = self._run(node, done)
+                for x in done:
+                    del self._values[x]
+                if self._reads[node]:
+                    self._values[node] = outputs
         found: fx.Node = self._to_come[-1]
         return found
 
     @torch.no_grad()
     def run(self, node: fx.Node) -> list[Any]:
         """What the node gives for each batch, from values that are held."""
+        return self._run(node, ())
+
+    def _run(self, node: fx.Node, last_reads: Collection[fx.Node]) -> list[Any]:
+        """Run a node; of what it reads last, the values of a batch go as soon as that batch is done."""
         if node.op == "placeholder":
             return [next(each) for each in self._inputs]
         constants: dict[fx.Node, Any] = {}
         for x in node.all_input_nodes:
             if x not in self._varying:
                 self._compute(x, constants)
-        return [
-            self._call(
-                node, {**constants, **{x: self._values[x][i] for x in node.all_input_nodes if x in self._values}}
-            )
-            for i in range(self._batches)
-        ]
+        outputs = []
+        for i in range(self._batches):
+            varying = {x: self._values[x][i] for x in node.all_input_nodes if x in self._values}
+            outputs.append(self._call(node, {**constants, **varying}))
+            for x in last_reads:
+                self._values[x][i] = None
+        return outputs
 
     def values(self, node: fx.Node) -> list[Any]:
         """The value of a node that has run and is still to be read, for each batch."""
@@ -69,11 +80,3 @@ class Walk:
     def _call(self, node: fx.Node, values: Mapping[fx.Node, Any]) -> Any:
         args, kwargs = fx.node.map_arg((node.args, node.kwargs), values.__getitem__)
         return getattr(self._machine, node.op)(node.target, args, kwargs)
-
-    def _release(self, node: fx.Node) -> None:
-        for x in node.all_input_nodes:
-            self._reads[x] -= 1
-            if not self._reads[x]:
-                self._values.pop(x, None)
-        if not self._reads[node]:
-            del self._values[node]
