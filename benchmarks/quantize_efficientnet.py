@@ -29,15 +29,15 @@ from benchmarks.rivals import (
     Case,
     Floats,
     Rival,
+    beside_peers,
     clustered,
     divergence,
     floating,
-    make,
+    make_all,
     make_here,
     nncf_int8,
     ort_static,
     penjing,
-    share_closed,
     speed,
     sqnr_db,
 )
@@ -78,32 +78,17 @@ def logits(artifact: Artifact, images: NDArray[np.float32], batch: int = 16) -> 
 
 
 def compare(rows: dict[str, dict[str, Any]], answers: dict[str, Floats], photos: NDArray[np.intp]) -> dict[str, Any]:
-    """Add to each row how far its answers are from the first row's; give Penjing's rows beside the best peer's."""
-    reference = next(iter(answers.values()))
-    classes = reference.argmax(axis=1)
-    agrees = {name: (found.argmax(axis=1) == classes).astype(np.float64) for name, found in answers.items()}
+    """Add to each row how far its answers are from the first row's; give Penjing's rows beside the peers'."""
+    reference, *_ = answers.values()
+    agrees = {name: (found.argmax(axis=1) == reference.argmax(axis=1)).astype(float) for name, found in answers.items()}
     for name, found in answers.items():
-        if found is reference:
-            continue
-        rows[name] |= {
-            "agreement": clustered(agrees[name], np.ones(len(photos)), photos),
-            "sqnr_db": sqnr_db(reference, found),
-            "divergence_nats": divergence(reference, found),
-        }
-    peers = [name for name in answers if rows[name]["kind"] == "peer"]
-    if not peers:
-        return {}
-    best = max(peers, key=lambda name: agrees[name].mean())
-    pairs = {  # the best peer is chosen on the same crops, which favours it
-        name: {
-            "closed": share_closed(agrees[name], agrees[best], photos),
-            "difference": {
-                other: clustered(agrees[name] - agrees[other], np.ones(len(photos)), photos) for other in peers
-            },
-        }
-        for name in answers
-        if rows[name]["kind"] == "penjing"
-    }
+        if found is not reference:
+            rows[name] |= {
+                "agreement": clustered(agrees[name], np.ones(len(photos)), photos),
+                "sqnr_db": sqnr_db(reference, found),
+                "divergence_nats": divergence(reference, found),
+            }
+    best, pairs = beside_peers(agrees, {name: rows[name]["kind"] for name in answers}, photos)
     return {"best_peer": best, "pairs": pairs}
 
 
@@ -126,40 +111,23 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     images, photos = evaluation(args.crops)
     rows: dict[str, dict[str, Any]] = {}
-    answers: dict[str, Floats] = {}
     artifacts: dict[str, Artifact] = {}
+    answers: dict[str, Floats] = {}
+    options = ("--calibration", str(args.calibration))
+    size = {"crops": len(images), "photographs": int(photos.max()) + 1, "calibration": args.calibration}
     with tempfile.TemporaryDirectory() as temporary:
-        for i, (name, rival) in enumerate(chosen(args.only).items()):
-            folder = Path(temporary) / str(i)
-            cost = make(__spec__.name, name, folder, ("--calibration", str(args.calibration)))
-            for j, target in enumerate(rival.targets):
-                title = f"{name}, {target.name}"
-                problem = cost.get("error") or cost["problems"].get(str(j))
-                if problem:
-                    rows[title] = {"kind": rival.kind, "error": problem}
-                    print(f"{title}: {problem}", flush=True)
-                    continue
-                artifacts[title] = Artifact.open(folder / str(j))
-                answers[title] = logits(artifacts[title], images)
-                rows[title] = {"kind": rival.kind, "size_bytes": artifacts[title].size_bytes, "cost": cost}
-                print(f"{title}: made, {cost.get('cpu_seconds', 0):.0f} s", flush=True)
+        for title, row, artifact in make_all(__spec__.name, chosen(args.only), Path(temporary), options):
+            rows[title] = row
+            if artifact is not None:
+                artifacts[title], answers[title] = artifact, logits(artifact, images)
         found = compare(rows, answers, photos)
-        dense, example = next(iter(artifacts.values())), (torch.from_numpy(images[:1]),)
-        for title, artifact in artifacts.items():
-            if artifact is not dense:
-                rows[title]["faster"] = speed(artifact, dense, example, args.seconds)
-                print(title, rows[title], flush=True)
-    print(found)
-    record(
-        "quantize_efficientnet",
-        {
-            "crops": len(images),
-            "photographs": int(photos.max()) + 1,
-            "calibration": args.calibration,
-            "rows": rows,
-            **found,
-        },
-    )
+        record("quantize_efficientnet", {**size, "rows": rows, **found})
+        reference, *others = artifacts
+        for title in others:
+            example = (torch.from_numpy(images[:1]),)
+            rows[title]["faster"] = speed(artifacts[title], artifacts[reference], example, args.seconds)
+            print(title, rows[title], flush=True)
+    record("quantize_efficientnet", {**size, "rows": rows, **found})
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import ctypes
 import gc
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -36,11 +37,12 @@ Batch = tuple[Tensor, ...]
 
 @dataclass(frozen=True)
 class Target:
-    """Where a quantised model runs: the name of the row's variant, the runtime, and its options."""
+    """Where a model runs: the name of the row's variant, the runtime, its options, and what its file may differ by."""
 
     name: str
     runtime: str
     options: Mapping[str, Any]
+    tolerance: float | None = None
 
 
 ORT = Target("ONNX Runtime", "onnxruntime", {})
@@ -67,8 +69,15 @@ class Case:
 
     def export(self, model: nn.Module, folder: Path, target: Target) -> Artifact:
         """Write the model, or one made of it, for a target."""
-        shapes, options = self.dynamic_shapes, target.options
-        return pj.export(model, self.example, folder, target.runtime, dynamic_shapes=shapes, options=options)
+        return pj.export(
+            model,
+            self.example,
+            folder,
+            target.runtime,
+            dynamic_shapes=self.dynamic_shapes,
+            options=target.options,
+            tolerance=target.tolerance,
+        )
 
 
 class Meter:
@@ -102,7 +111,8 @@ def resident(field: str) -> int:
 class Rival:
     """One way to make a model smaller, and the targets it is written for.
 
-    kind: "float", "peer" or "penjing". make(case, meter) -> write(target, folder); the meter runs while it quantises.
+    kind: "float", "peer", "weights" (a peer that makes only the weights smaller) or "penjing".
+    make(case, meter) -> write(target, folder); the meter runs while it quantises.
     """
 
     kind: str
@@ -123,7 +133,13 @@ def penjing(step: pj.Quantize, *targets: Target, batch: int = 1) -> Rival:
             [torch.cat(column).split(batch) for column in zip(*case.calibration, strict=True)] if batch > 1 else []
         )
         batches = list(zip(*columns, strict=True)) if columns else list(case.calibration)
-        workload = pj.Workload(case.model, case.example, calibration=batches, dynamic_shapes=case.dynamic_shapes)
+        workload = pj.Workload(
+            case.model,
+            case.example,
+            calibration=batches,
+            unpack=lambda batch: (batch, {}, None),
+            dynamic_shapes=case.dynamic_shapes,
+        )
         with meter.running():
             outcome = pj.apply(workload, step)
         return lambda target, folder: case.export(outcome.model, folder, target)
@@ -131,20 +147,36 @@ def penjing(step: pj.Quantize, *targets: Target, batch: int = 1) -> Rival:
     return Rival("penjing", make, targets)
 
 
-def peer(runtime: str, quantise: Callable[[Case, Artifact, Path, Meter], None], *targets: Target) -> Rival:
-    """Have another tool quantise: quantise(case, float artifact, folder, meter) writes the runtime's files there."""
+def peer(
+    runtime: str, quantise: Callable[[Case, Artifact, Path, Meter], None], *targets: Target, kind: str = "peer"
+) -> Rival:
+    """Have another tool quantise: quantise(case, float artifact, folder, meter) writes the runtime's files there.
+
+    It does so once; targets differ in the options that the same files are run with.
+    """
 
     def make(case: Case, meter: Meter) -> Callable[[Target, Path], object]:
+        first: list[Artifact] = []
+
         def write(target: Target, folder: Path) -> None:
+            if first:
+                source = first[0]
+                with atomic_folder(folder) as inner:
+                    for name in source.manifest.files:
+                        shutil.copy(source.path / name, inner / name)
+                    options = {**source.options, **target.options}
+                    write_manifest(inner, source.manifest.model_copy(update={"files": {}, "options": options}))
+                return
             with tempfile.TemporaryDirectory() as temporary:
                 dense = case.export(case.model, Path(temporary) / "float", target)
                 with atomic_folder(folder) as inner:
                     quantise(case, dense, inner, meter)
                     write_manifest(inner, dense.manifest.model_copy(update={"files": {}}))
+            first.append(Artifact.open(folder))
 
         return write
 
-    return Rival("peer", make, targets)
+    return Rival(kind, make, targets)
 
 
 def ort_static(**settings: Any) -> Rival:
@@ -190,7 +222,7 @@ def ort_dynamic(**settings: Any) -> Rival:
         (model,) = dense.path.glob("*.onnx")
         with tempfile.TemporaryDirectory() as temporary, meter.running():
             prepared = str(Path(temporary) / "prepared.onnx")
-            quant_pre_process(str(model), prepared)
+            quant_pre_process(str(model), prepared, skip_symbolic_shape=True)  # which fails on a transformer's sizes
             quantize_dynamic(prepared, str(folder / model.name), weight_type=QuantType.QInt8, **settings)
 
     return peer("onnxruntime", quantise, ORT)
@@ -226,7 +258,7 @@ def nncf_weights(*targets: Target) -> Rival:
         with meter.running():
             openvino.save_model(nncf.compress_weights(model), folder / "model.xml", compress_to_fp16=False)
 
-    return peer("openvino", quantise, *targets)
+    return peer("openvino", quantise, *targets, kind="weights")
 
 
 def make_here(rival: Rival, case: Case, folder: Path) -> None:
@@ -251,7 +283,7 @@ def make(module: str, name: str, folder: Path, arguments: Sequence[str] = ()) ->
     """
     folder.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", module, "--make", name, "--folder", str(folder), *arguments]
-    one = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
+    one = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
     done = subprocess.run(
         command, env={**os.environ, **one}, capture_output=True, text=True, cwd=Path(__file__).parents[1]
     )
@@ -259,6 +291,57 @@ def make(module: str, name: str, folder: Path, arguments: Sequence[str] = ()) ->
         return {"error": (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]}
     found: dict[str, Any] = json.loads((folder / "cost.json").read_text("utf-8"))
     return found
+
+
+def make_all(
+    module: str, rivals: Mapping[str, Rival], where: Path, arguments: Sequence[str] = ()
+) -> Iterator[tuple[str, dict[str, Any], Artifact | None]]:
+    """Make the files of all rivals, one after the other; give the title, the row begun, and the artifact of each.
+
+    Where there is no file, the row says why.
+    """
+    for i, (name, rival) in enumerate(rivals.items()):
+        folder = where / str(i)
+        cost = make(module, name, folder, arguments)
+        for j, target in enumerate(rival.targets):
+            title = f"{name}, {target.name}"
+            if problem := cost.get("error") or cost["problems"].get(str(j)):
+                row, artifact = {"kind": rival.kind, "error": problem}, None
+            else:
+                artifact = Artifact.open(folder / str(j))
+                row = {"kind": rival.kind, "size_bytes": artifact.size_bytes, **costs(cost)}
+            print(f"{title}: {row}", flush=True)
+            yield title, row, artifact
+
+
+def costs(cost: Mapping[str, Any]) -> dict[str, float]:
+    """Give what quantising took, memory as a multiple of the float weights; nothing where nothing was quantised."""
+    if "seconds" not in cost:
+        return {}
+    peak = cost["peak_bytes"] / cost["weight_bytes"]
+    return {"seconds": cost["seconds"], "cpu_seconds": cost["cpu_seconds"], "peak_memory": peak}
+
+
+def beside_peers(
+    scores: Mapping[str, Floats], kinds: Mapping[str, str], clusters: NDArray[np.intp]
+) -> tuple[str | None, dict[str, Any]]:
+    """Give the best peer in int8, and each row of Penjing beside it and beside every other peer.
+
+    scores: of each row, [n], 1 where a sample is answered as by the float model. The best peer is chosen on the same
+    samples, which favours it.
+    """
+    peers = [name for name in scores if kinds[name] in ("peer", "weights")]
+    best = max((name for name in peers if kinds[name] == "peer"), key=lambda name: scores[name].mean(), default=None)
+    ones = np.ones(len(clusters))
+    pairs = {
+        name: {
+            "closed": None if best is None else share_closed(score, scores[best], clusters),
+            "difference": {other: clustered(score - scores[other], ones, clusters) for other in peers},
+        }
+        for name, score in scores.items()
+        if kinds[name] == "penjing"
+    }
+    return best, pairs
 
 
 def clustered(above: Floats, below: Floats, clusters: NDArray[np.intp]) -> dict[str, float]:
