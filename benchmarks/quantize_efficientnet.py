@@ -8,8 +8,6 @@ crops with the same first class; intervals draw whole photographs. Each tool run
 thread. The packages of Debian that bring the photographs are named in benchmarks/photos.py.
 """
 
-import argparse
-import fnmatch
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,14 +28,16 @@ from benchmarks.rivals import (
     Floats,
     Rival,
     beside_peers,
-    clustered,
+    chosen,
     divergence,
     floating,
     make_all,
     make_here,
     nncf_int8,
+    options,
     ort_static,
     penjing,
+    share,
     speed,
     sqnr_db,
 )
@@ -84,7 +84,7 @@ def compare(rows: dict[str, dict[str, Any]], answers: dict[str, Floats], photos:
     for name, found in answers.items():
         if found is not reference:
             rows[name] |= {
-                "agreement": clustered(agrees[name], np.ones(len(photos)), photos),
+                "agreement": share(agrees[name], photos),
                 "sqnr_db": sqnr_db(reference, found),
                 "divergence_nats": divergence(reference, found),
             }
@@ -92,18 +92,10 @@ def compare(rows: dict[str, dict[str, Any]], answers: dict[str, Floats], photos:
     return {"best_peer": best, "pairs": pairs}
 
 
-def chosen(pattern: str) -> dict[str, Rival]:
-    return {name: rival for name, rival in RIVALS.items() if fnmatch.fnmatch(name, pattern) or name == "float32"}
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options(__doc__, RIVALS, seconds=3.0)
     parser.add_argument("--crops", type=int, default=2160, help="to compare answers on")
     parser.add_argument("--calibration", type=int, default=300, help="crops to calibrate on")
-    parser.add_argument("--seconds", type=float, default=3.0, help="of timing, for each of a pair")
-    parser.add_argument("--only", default="*", help="rivals whose name fits; float32 always")
-    parser.add_argument("--make", choices=RIVALS, help="only make the files of this rival")
-    parser.add_argument("--folder", type=Path, help="where --make puts them")
     args = parser.parse_args(arguments)
     if args.make:
         make_here(RIVALS[args.make], case(args.calibration), args.folder)
@@ -113,10 +105,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     rows: dict[str, dict[str, Any]] = {}
     artifacts: dict[str, Artifact] = {}
     answers: dict[str, Floats] = {}
-    options = ("--calibration", str(args.calibration))
+    forwarded = ("--calibration", str(args.calibration))
     size = {"crops": len(images), "photographs": int(photos.max()) + 1, "calibration": args.calibration}
     with tempfile.TemporaryDirectory() as temporary:
-        for title, row, artifact in make_all(__spec__.name, chosen(args.only), Path(temporary), options):
+        for title, row, artifact in make_all(__spec__.name, chosen(RIVALS, args.only), Path(temporary), forwarded):
             rows[title] = row
             if artifact is not None:
                 artifacts[title], answers[title] = artifact, logits(artifact, images)

@@ -8,7 +8,6 @@ are compared with those that the float32 model in ONNX Runtime finds; intervals 
 so on the same sentences of another kind (benchmarks/sentences.py names the packages of Debian that bring them).
 """
 
-import argparse
 import fnmatch
 import io
 import tempfile
@@ -36,14 +35,16 @@ from benchmarks.rivals import (
     Rival,
     Target,
     beside_peers,
-    clustered,
+    chosen,
     floating,
     make_all,
     make_here,
     nncf_int8,
     nncf_weights,
+    options,
     ort_dynamic,
     penjing,
+    share,
     speed,
 )
 from benchmarks.zoo.configured import transformers
@@ -182,8 +183,8 @@ def compare(rows: dict[str, dict[str, Any]], found: dict[str, Floats]) -> dict[s
         if vectors is not reference:
             cosine = (vectors * reference).sum(axis=1)
             rows[name] |= {
-                "nearest": clustered(first[name], np.ones(len(units)), units),
-                "recall": clustered(ten[name], np.ones(len(units)), units),
+                "nearest": share(first[name], units),
+                "recall": share(ten[name], units),
                 "cosine": {"mean": float(cosine.mean()), "min": float(cosine.min())},
             }
     kinds = {name: rows[name]["kind"] for name in found}
@@ -198,18 +199,10 @@ def dynamic_in_torch() -> InTorch:
         return InTorch(torch.ao.quantization.quantize_dynamic(States().eval(), {nn.Linear}, dtype=torch.qint8))
 
 
-def chosen(pattern: str) -> dict[str, Rival]:
-    return {name: rival for name, rival in RIVALS.items() if fnmatch.fnmatch(name, pattern) or name == "float32"}
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options(__doc__, RIVALS, seconds=3.0)
     parser.add_argument("--sentences", type=int, default=5000, help="to compare neighbours among")
     parser.add_argument("--calibration", type=int, default=512, help="sentences to calibrate on")
-    parser.add_argument("--seconds", type=float, default=3.0, help="of timing, for each of a pair")
-    parser.add_argument("--only", default="*", help="rivals whose name fits; float32 always")
-    parser.add_argument("--make", choices=RIVALS, help="only make the files of this rival")
-    parser.add_argument("--folder", type=Path, help="where --make puts them")
     args = parser.parse_args(arguments)
     if args.make:
         make_here(RIVALS[args.make], case(args.calibration), args.folder)
@@ -219,10 +212,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     inputs = tokens(sentences.evaluation(args.sentences))
     rows: dict[str, dict[str, Any]] = {}
     artifacts: dict[str, Any] = {}
-    options = ("--calibration", str(args.calibration))
+    forwarded = ("--calibration", str(args.calibration))
     size = {"sentences": len(inputs), "calibration": args.calibration}
     with tempfile.TemporaryDirectory() as temporary:
-        for title, row, artifact in make_all(__spec__.name, chosen(args.only), Path(temporary), options):
+        for title, row, artifact in make_all(__spec__.name, chosen(RIVALS, args.only), Path(temporary), forwarded):
             rows[title] = row
             if artifact is not None:
                 artifacts[title] = artifact

@@ -4,7 +4,9 @@ Whoever quantises, the file is an artifact of Penjing, so that all are loaded, c
 case see the same calibration data. A peer's tool starts from the float file that Penjing exports.
 """
 
+import argparse
 import ctypes
+import fnmatch
 import gc
 import json
 import os
@@ -358,6 +360,12 @@ def clustered(above: Floats, below: Floats, clusters: NDArray[np.intp]) -> dict[
     return {"value": float(above.sum() / below.sum()), "low": low, "high": high}
 
 
+def share(scores: Floats, clusters: NDArray[np.intp]) -> dict[str, float]:
+    """Mean of scores in [0, 1] with its 95 % interval, which is cut to [0, 1]: the bootstrap knows no such ends."""
+    found = clustered(scores, np.ones(len(scores)), clusters)
+    return {name: min(max(value, 0.0), 1.0) for name, value in found.items()}
+
+
 def share_closed(ours: Floats, best: Floats, clusters: NDArray[np.intp]) -> dict[str, float]:
     """Share of what the best peer lacks to 1 that is closed, sum(ours - best) / sum(1 - best), with its interval."""
     return clustered(ours - best, 1 - best, clusters)
@@ -386,3 +394,19 @@ def speed(artifact: Artifact, against: Artifact, example: Batch, seconds: float)
     inputs = ExampleInputs.of(example)
     found = paired_ratio((artifact, inputs), (against, inputs), seconds)
     return {"value": found.value, "low": found.low, "high": found.high}
+
+
+def options(description: str | None, rivals: Mapping[str, Rival], seconds: float) -> argparse.ArgumentParser:
+    """Begin the command line of a benchmark with what all of them take; seconds: the default of --seconds."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=float, default=seconds, help="of timing, for each of a pair")
+    parser.add_argument("--only", default="*", help="rivals whose name fits; float32 always")
+    parser.add_argument("--make", choices=rivals, help="only make the files of this rival")
+    parser.add_argument("--folder", type=Path, help="where --make puts them")
+    return parser
+
+
+def chosen(rivals: Mapping[str, Rival], pattern: str) -> dict[str, Rival]:
+    """Give the rivals whose name fits, and the first, which the others are compared with."""
+    first, *_ = rivals
+    return {name: rival for name, rival in rivals.items() if name == first or fnmatch.fnmatch(name, pattern)}
