@@ -17,7 +17,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,8 @@ class Target:
 ORT = Target("ONNX Runtime", "onnxruntime", {})
 OPENVINO = Target("OpenVINO, rest fp32", "openvino", {"precision": "fp32"})
 OPENVINO_BF16 = Target("OpenVINO, rest bf16", "openvino", {"precision": "bf16"})
+# Where kernels round otherwise than the simulation by more of the output than export allows unasked; peers are not asked.
+LOOSE = tuple(replace(target, tolerance=0.5) for target in (ORT, OPENVINO, OPENVINO_BF16))
 
 
 @dataclass(frozen=True)

@@ -182,7 +182,7 @@ def quantize_minilm(data: dict[str, Any]) -> list[str]:
             quality = [percent(row["nearest"]), percent(row["recall"]), cosine]
         rows.append(f"| {' | '.join([name, *quality, *faster])} | {row['size_bytes']:,} | {cost(row)} |")
     return [
-        f"Trained weights; {data['sentences']:,} definitions of WordNet, each encoded alone; tools that calibrate do "
+        f"Trained weights; {data['sentences']:,} definitions of WordNet, none padded; tools that calibrate do "
         f"so on {data['calibration']} sentences of another kind. Intervals draw sentences.",
         "",
         *rows,
