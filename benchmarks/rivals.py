@@ -50,7 +50,7 @@ class Target:
 ORT = Target("ONNX Runtime", "onnxruntime", {})
 OPENVINO = Target("OpenVINO, rest fp32", "openvino", {"precision": "fp32"})
 OPENVINO_BF16 = Target("OpenVINO, rest bf16", "openvino", {"precision": "bf16"})
-# Where kernels round otherwise than the simulation by more of the output than export allows unasked; peers are not asked.
+# For models whose kernels differ from the simulation by more than export allows unasked; nobody asks that of a peer.
 LOOSE = tuple(replace(target, tolerance=0.5) for target in (ORT, OPENVINO, OPENVINO_BF16))
 
 
