@@ -275,7 +275,7 @@ def make_here(rival: Rival, case: Case, folder: Path) -> None:
         try:
             write(target, folder / str(i))
         except Exception as error:  # a row that says why is a result
-            problems[str(i)] = f"{type(error).__name__}: {error}"
+            problems[str(i)] = f"{type(error).__name__}: {error}".replace(str(folder / str(i)), target.name)
     cost = {**meter.found, "weight_bytes": case.weight_bytes, "problems": problems}
     (folder / "cost.json").write_text(json.dumps(cost), encoding="utf-8")
 
