@@ -106,7 +106,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     artifacts: dict[str, Artifact] = {}
     answers: dict[str, Floats] = {}
     forwarded = ("--calibration", str(args.calibration))
-    size = {"crops": len(images), "photographs": int(photos.max()) + 1, "calibration": args.calibration}
+    size = {
+        "crops": len(images),
+        "photographs": int(photos.max()) + 1,
+        "calibration": args.calibration,
+        "seconds": args.seconds,
+    }
     with tempfile.TemporaryDirectory() as temporary:
         for title, row, artifact in make_all(__spec__.name, chosen(RIVALS, args.only), Path(temporary), forwarded):
             rows[title] = row

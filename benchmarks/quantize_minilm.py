@@ -222,7 +222,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     rows: dict[str, dict[str, Any]] = {}
     artifacts: dict[str, Any] = {}
     forwarded = ("--calibration", str(args.calibration))
-    size = {"sentences": len(inputs), "calibration": args.calibration}
+    size = {"sentences": len(inputs), "calibration": args.calibration, "seconds": args.seconds}
     with tempfile.TemporaryDirectory() as temporary:
         for title, row, artifact in make_all(__spec__.name, chosen(RIVALS, args.only), Path(temporary), forwarded):
             rows[title] = row

@@ -200,7 +200,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
             rows[title]["faster"] = speed(artifacts[title], artifacts[reference], example, args.seconds)
             print(title, rows[title], flush=True)
     speech = float((found[reference] > 0.5).mean())
-    size = {"streams": len(streams), "frames": len(owners), "speech": speech, "calibration": args.frames}
+    size = {
+        "streams": len(streams),
+        "frames": len(owners),
+        "speech": speech,
+        "calibration": args.frames,
+        "seconds": args.seconds,
+    }
     record("quantize_silero", {**size, "rows": rows})
 
 

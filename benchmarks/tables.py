@@ -449,7 +449,8 @@ def main() -> None:
         machine = data.get("machine", {})
         here = f"{machine.get('cpu', '')}, {machine.get('cores', '')} cores" if "cpu" in machine else ""
         made = ", ".join(filter(None, [f"`{data['command']}`", data.get("day"), here])) + "."
-        lines += [f"## {title}", "", made, "", *section(data), ""]
+        note = [data["note"], ""] if "note" in data else []
+        lines += [f"## {title}", "", made, "", *note, *section(data), ""]
     PAGE.write_text("\n".join(lines), encoding="utf-8")
     print(f"wrote {PAGE}")
 
