@@ -24,11 +24,14 @@ ORDER = (
     "profile_speed",
     "structure_speed",
     "quantize_peer",
+    "quantize_silero",
     "demo",
     "self_ratio",
     "widths",
     "capability",
     "latency_model",
+    "quantize_efficientnet",
+    "quantize_minilm",
     "latency_budget",
     "deploy_resnet20",
     "depth",
@@ -42,6 +45,9 @@ USUAL = {
     "profile_speed": "1 minute",
     "structure_speed": "4 minutes, 8 GB of memory",
     "quantize_peer": "2 minutes",
+    "quantize_silero": "8 minutes",
+    "quantize_efficientnet": "20 minutes, 5 GB of memory",
+    "quantize_minilm": "30 minutes",
     "demo": "3 minutes",
     "self_ratio": "10 minutes",
     "widths": "6 minutes",
@@ -89,7 +95,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(f"there is no benchmark {unknown[0]!r}; there are {', '.join(ORDER)}")
     if args.list:
         for name in ORDER:
-            print(f"{name:17} {headline(name)} (about {USUAL[name]})")
+            print(f"{name:21} {headline(name)} (about {USUAL[name]})")
         return 0
     failed = run(args.names or ORDER)
     if failed:

@@ -105,6 +105,117 @@ def quantize_peer(data: dict[str, Any]) -> list[str]:
     return [f"Model: {data['model']}.", "", *rows]
 
 
+def percent(value: dict[str, float], digits: int = 1) -> str:
+    """A share in percent, with its interval."""
+    return " ".join(
+        (f"{100 * value['value']:.{digits}f}", f"[{100 * value['low']:.{digits}f}, {100 * value['high']:.{digits}f}]")
+    )
+
+
+def cost(row: dict[str, Any]) -> str:
+    """Seconds of the processor and the peak of memory of quantising, as cells."""
+    return f"{row['cpu_seconds']:.0f} | {row['peak_memory']:.0f}" if "cpu_seconds" in row else "- | -"
+
+
+def closed(data: dict[str, Any], what: str) -> list[str]:
+    """How much of what the best peer lacks each row of Penjing closes."""
+    if data["best_peer"] is None:
+        return []
+    best, pairs = data["best_peer"], data["pairs"]
+    return [
+        f"The best peer in {what} is {best}. Beside it, on the same samples:",
+        "",
+        f"| row | better by, points of {what} | share of the peer's gap to 100 % closed, % |",
+        "|---|---|---|",
+        *(
+            f"| {name} | {percent(row['difference'][best])} | {percent(row['closed'], 0)} |"
+            for name, row in pairs.items()
+        ),
+    ]
+
+
+def quantize_efficientnet(data: dict[str, Any]) -> list[str]:
+    rows = [
+        "| model | same first class, % | SQNR of the logits, dB | KL, nats | faster than float32, batch 1 | bytes | "
+        "processor seconds | peak memory |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for name, row in data["rows"].items():
+        if "error" in row:
+            rows.append(f"| {name} | not possible: {row['error']} |" + " |" * 6)
+            continue
+        if "agreement" not in row:
+            rows.append(f"| {name} | reference | - | - | - | {row['size_bytes']:,} | - | - |")
+            continue
+        faster = ratio(row["faster"]) if "faster" in row else "-"
+        rows.append(
+            f"| {name} | {percent(row['agreement'])} | {row['sqnr_db']:.1f} | {row['divergence_nats']:.4f} | "
+            f"{faster} | {row['size_bytes']:,} | {cost(row)} |"
+        )
+    return [
+        f"Trained weights; {data['crops']:,} crops of {data['photographs']} photographs, calibrated on "
+        f"{data['calibration']} crops of others. Intervals draw whole photographs. Memory is the peak of quantising, "
+        "as a multiple of the float weights; a name ends with the runtime, and the format of what is not int8.",
+        "",
+        *rows,
+        "",
+        *closed(data, "agreement"),
+    ]
+
+
+def quantize_minilm(data: dict[str, Any]) -> list[str]:
+    lengths = next((list(row["faster"]) for row in data["rows"].values() if "faster" in row), [])
+    timed = "".join(f"faster than float32, {n} tokens | " for n in lengths)
+    rows = [
+        "| model | same nearest sentence, % | recall of the nearest ten, % | cosine, mean and least | "
+        f"{timed}bytes | processor seconds | peak memory |",
+        "|---" * (7 + len(lengths)) + "|",
+    ]
+    for name, row in data["rows"].items():
+        if "error" in row:
+            rows.append(f"| {name} | not possible: {row['error']} |" + " |" * (5 + len(lengths)))
+            continue
+        faster = [ratio(row["faster"][n]) if "faster" in row else "-" for n in lengths]
+        quality = ["reference", "-", "-"]
+        if "recall" in row:
+            cosine = f"{row['cosine']['mean']:.4f}, {row['cosine']['min']:.3f}"
+            quality = [percent(row["nearest"]), percent(row["recall"]), cosine]
+        rows.append(f"| {' | '.join([name, *quality, *faster])} | {row['size_bytes']:,} | {cost(row)} |")
+    return [
+        f"Trained weights; {data['sentences']:,} definitions of WordNet, none padded; tools that calibrate do "
+        f"so on {data['calibration']} sentences of another kind. Intervals draw sentences.",
+        "",
+        *rows,
+        "",
+        *closed(data["recall"], "recall"),
+    ]
+
+
+def quantize_silero(data: dict[str, Any]) -> list[str]:
+    rows = [
+        "| model | largest error of the probability | rms | same decision, % | faster than float32, a frame | bytes | "
+        "processor seconds | peak memory |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for name, row in data["rows"].items():
+        if "error" in row:
+            rows.append(f"| {name} | not possible: {row['error']} |" + " |" * 6)
+            continue
+        if "rms_error" not in row:
+            rows.append(f"| {name} | reference | - | - | - | {row['size_bytes']:,} | - | - |")
+            continue
+        rows.append(
+            f"| {name} | {row['largest_error']:.3f} | {row['rms_error']:.4f} | {percent(row['agreement'])} | "
+            f"{ratio(row['faster'])} | {row['size_bytes']:,} | {cost(row)} |"
+        )
+    return [
+        f"Trained weights; {data['frames']:,} frames of {data['streams']} synthetic streams, {data['speech']:.0%} of "
+        "them speech to the float model. Each row feeds its own states back. Intervals draw whole streams.",
+        "",
+        *rows,
+    ]
+
+
 def widths(data: dict[str, Any]) -> list[str]:
     rows = ["| outside | inside | MMACs | fp32, batch 1 | fp32, batch 32 | int8, batch 1 | int8, batch 32 |"]
     rows.append("|---|---|---|---|---|---|---|")
@@ -318,6 +429,9 @@ SECTIONS: dict[str, tuple[str, Callable[[dict[str, Any]], list[str]]]] = {
     "self_ratio": ("A file against itself", self_ratio),
     "widths": ("What widths cost", widths),
     "quantize_peer": ("Static int8 beside ONNX Runtime's own tool", quantize_peer),
+    "quantize_efficientnet": ("EfficientNet-Lite0 in int8 beside its peers", quantize_efficientnet),
+    "quantize_minilm": ("A sentence encoder in int8 beside its peers", quantize_minilm),
+    "quantize_silero": ("A recurrent detector of speech in int8 beside its peers", quantize_silero),
     "import_time": ("Import time", import_time),
     "profile_speed": ("Profile", profile_speed),
     "verdict_size": ("Size of the verdict", verdict_size),
@@ -335,7 +449,8 @@ def main() -> None:
         machine = data.get("machine", {})
         here = f"{machine.get('cpu', '')}, {machine.get('cores', '')} cores" if "cpu" in machine else ""
         made = ", ".join(filter(None, [f"`{data['command']}`", data.get("day"), here])) + "."
-        lines += [f"## {title}", "", made, "", *section(data), ""]
+        note = [data["note"], ""] if "note" in data else []
+        lines += [f"## {title}", "", made, "", *note, *section(data), ""]
     PAGE.write_text("\n".join(lines), encoding="utf-8")
     print(f"wrote {PAGE}")
 
