@@ -4,7 +4,8 @@ A boundary is one `penjing::quantize_linear` of the program. What it stores is a
 that a runtime fuses: QuantizeLinear ends a fused kernel, so that its value exists in memory anyway.
 """
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,12 +14,13 @@ import torch
 from torch import Tensor, fx, nn
 
 from penjing.runtimes.base import Program
-from penjing.runtimes.fused import constant_of, layer_behind, schema_of
-from penjing.runtimes.rewrite import plain_module, recapture
+from penjing.runtimes.fused import constant_of, layer_behind, quantizers, schema_of
+from penjing.runtimes.rewrite import recapture
 from penjing.runtimes.signature import Array, to_numpy
 
 SHARE = 0.999
 """Share of the elements of a boundary that must be within one step."""
+NOTHING: Mapping[str, Tensor] = {}
 
 
 @dataclass(frozen=True)
@@ -26,10 +28,12 @@ class Boundary:
     """How far the integers that are stored at one place differ, in steps of that place, |q_torch - q_runtime|.
 
     name: of the tensor in the quantised graph. layer: the nearest layer with weights before it, "" at an input.
-    operator: what made the tensor of it, "" where that is the layer. within: share of the elements that differ by one step at most; equal: by none;
-    largest: the most that one differs. All three hold end to end: each side goes on from its own values. alone and
-    largest_alone are `within` and `largest` where torch goes on from what the runtime stored before, so that they are
-    of this place by itself.
+    operator: what made the tensor of it, "" where that is the layer. within: share of the elements that differ by one
+    step at most; equal: by none; largest: the most that one differs. These three hold end to end: each side goes on
+    from its own values. alone, largest_alone: `within` and `largest` where torch goes on from what the runtime stored
+    before, so that they are of this place by itself; explained: `alone` where torch, too, leaves out the rounding that
+    the runtime fused away, None where it fused none. floor: `within` of the simulation against itself in float64, end
+    to end, which is what rounding in float32 leaves; None where nothing differed, and it was not looked at.
     """
 
     name: str
@@ -41,27 +45,47 @@ class Boundary:
     largest: int
     alone: float
     largest_alone: int
+    explained: float | None = None
+    floor: float | None = None
 
     @property
     def agrees(self) -> bool:
-        """Whether 99.9 % of the elements are within one step, end to end."""
-        return self.within >= SHARE
+        """Whether 99.9 % of the elements are within one step where both sides are given the same."""
+        return self.alone >= SHARE
 
     @property
     def where(self) -> str:
         """The place in words: "conv1" for what a layer gives, "add, relu after conv1" for operators behind it."""
-        return " after ".join(filter(None, (self.operator, self.layer)))
+        return place(self.layer, self.operator)
+
+
+def place(layer: str, operator: str) -> str:
+    """Say where a boundary is, of its layer and its operators."""
+    return " after ".join(filter(None, (operator, layer)))
 
 
 class Stored:
-    """The boundaries of a program, and the simulation that shows what they store."""
+    """The boundaries of a program, and the simulation that shows what they store.
 
-    def __init__(self, program: Program) -> None:
+    away: boundaries that the runtime fused away. hidden: boundaries that are not shown, those among them.
+    """
+
+    def __init__(
+        self,
+        program: Program,
+        module: fx.GraphModule,
+        away: Collection[fx.Node] = (),
+        hidden: Collection[fx.Node] = (),
+    ) -> None:
         self.program = program
-        self.module = plain_module(program.exported)
-        self.nodes = [node for node in self.module.graph.nodes if schema_of(node) == "penjing::quantize_linear"]
-        self._steps = [_Counts() for _ in self.nodes]
-        self._alone = [_Counts() for _ in self.nodes]
+        self.module = module
+        self._away = frozenset(node.name for node in away)
+        self.nodes = [node for node in quantizers(module.graph) if node not in hidden]
+        inputs = (node.name for node in module.graph.nodes if node.op == "placeholder")
+        self._inputs = dict(zip(inputs, (spec.name for spec in program.inputs), strict=True))
+        self._steps, self._alone, self._explained, self._floor = (
+            {node: _Counts() for node in self.nodes} for _ in range(4)
+        )
 
     def shown(self) -> Program:
         """The same program with what each boundary stores as an output more, behind its own."""
@@ -69,30 +93,72 @@ class Stored:
         exported = recapture(self.program, lambda module: _Showing(module, names))
         return replace(self.program, exported=exported, outputs=(*self.program.outputs, *names))
 
-    def compare(self, leaves: Sequence[Tensor], actual: Sequence[Array] | None) -> list[Array]:
-        """Count how far what a runtime stored on the same inputs differs from the simulation; give what that returns.
+    def simulate(self, leaves: Sequence[Tensor]) -> list[Array]:
+        """Give the outputs of the simulation."""
+        return _arrays(_Simulation(self.module).run(*leaves))
 
-        actual: what each boundary stored; None where it is not known, and nothing is counted.
+    def compare(self, leaves: Sequence[Tensor], actual: Sequence[Array]) -> list[Array]:
+        """Count how far what a runtime stored differs from the simulation on the same inputs.
+
+        actual: what each boundary stored. Gives the outputs of the simulation that goes on from there.
         """
         simulated = _Simulation(self.module)
-        outputs = [to_numpy(output, "an output") for output in simulated.run(*leaves)]
-        if actual is None:
-            return outputs
+        simulated.run(*leaves)
         theirs = {
             node.name: _in_type_of(simulated.stored[node.name], array)
             for node, array in zip(self.nodes, actual, strict=True)
         }
         led = _Simulation(self.module, theirs)
-        led.run(*leaves)
-        for node, steps, alone in zip(self.nodes, self._steps, self._alone, strict=True):
-            steps.add(simulated.stored[node.name], theirs[node.name])
-            alone.add(led.stored[node.name], theirs[node.name])
+        outputs = _arrays(led.run(*leaves))
+        for node in self.nodes:
+            self._steps[node].add(simulated.stored[node.name], theirs[node.name])
+            self._alone[node].add(led.stored[node.name], theirs[node.name])
+        if self._away:
+            fused = _Simulation(self.module, theirs, self._away)
+            fused.run(*leaves)
+            for node in self.nodes:
+                self._explained[node].add(fused.stored[node.name], theirs[node.name])
         return outputs
+
+    def find_floor(self, leaves: Sequence[Tensor]) -> None:
+        """Count how far the simulation differs from itself in float64 on these inputs.
+
+        A graph that makes float32 tensors of its own may not run in float64; nothing is counted then.
+        """
+        single, double = _Simulation(self.module), _Simulation(copy.deepcopy(self.module).double())
+        single.run(*leaves)
+        try:
+            double.run(*(leaf.double() if leaf.is_floating_point() else leaf for leaf in leaves))
+        except RuntimeError:
+            return
+        for node in self.nodes:
+            self._floor[node].add(single.stored[node.name], double.stored[node.name])
 
     def boundaries(self) -> tuple[Boundary, ...]:
         """All boundaries, in the order of the graph, over all that was compared."""
-        rows = zip(self.nodes, self._steps, self._alone, strict=True)
-        return tuple(_boundary(self.module, node, steps, alone) for node, steps, alone in rows)
+        return tuple(map(self._boundary, self.nodes))
+
+    def where(self, node: fx.Node) -> str:
+        """Say where a boundary is, which may be hidden."""
+        return place(*layer_behind(node, self._inputs))
+
+    def _boundary(self, node: fx.Node) -> Boundary:
+        layer, operator = layer_behind(node, self._inputs)
+        steps, alone = self._steps[node], self._alone[node]
+        explained, floor = self._explained[node], self._floor[node]
+        return Boundary(
+            name=(constant_of(node.args[1]) or node.name).rpartition("activations.")[2].removesuffix("_scale"),
+            layer=layer,
+            operator=operator,
+            elements=steps.elements,
+            within=steps.share(steps.within),
+            equal=steps.share(steps.equal),
+            largest=steps.largest,
+            alone=alone.share(alone.within),
+            largest_alone=alone.largest,
+            explained=explained.share(explained.within) if explained.elements else None,
+            floor=floor.share(floor.within) if floor.elements else None,
+        )
 
 
 class _Counts:
@@ -112,28 +178,16 @@ class _Counts:
         return count / self.elements if self.elements else 1.0
 
 
-def _boundary(module: nn.Module, node: fx.Node, steps: _Counts, alone: _Counts) -> Boundary:
-    layer, operator = layer_behind(module, node)
-    scale = constant_of(node.args[1]) or node.name
-    return Boundary(
-        name=scale.rpartition("activations.")[2].removesuffix("_scale"),
-        layer=layer,
-        operator=operator,
-        elements=steps.elements,
-        within=steps.share(steps.within),
-        equal=steps.share(steps.equal),
-        largest=steps.largest,
-        alone=alone.share(alone.within),
-        largest_alone=alone.largest,
-    )
-
-
 def _in_type_of(want: Tensor, got: Array) -> Tensor:
     """Give a runtime's integers in the type of the simulation; some keep uint8 as int8, 128 below."""
     stored = torch.from_numpy(np.ascontiguousarray(got))
     if want.dtype == torch.uint8 and stored.dtype == torch.int8:
         stored = stored.int() + 128
     return stored.to(want.device, want.dtype)
+
+
+def _arrays(outputs: Sequence[Tensor]) -> list[Array]:
+    return [to_numpy(output, "an output") for output in outputs]
 
 
 class _Showing(nn.Module):
@@ -151,16 +205,36 @@ class _Showing(nn.Module):
 
 
 class _Simulation(fx.Interpreter):
-    """Run a program and keep what each boundary stores; with `theirs`, go on from those values instead."""
+    """Run a program and keep what each boundary stores.
 
-    def __init__(self, module: fx.GraphModule, theirs: dict[str, Tensor] | None = None) -> None:
+    theirs: values of boundaries to go on from instead. away: boundaries at which values are cut off and not rounded.
+    """
+
+    def __init__(
+        self, module: fx.GraphModule, theirs: Mapping[str, Tensor] = NOTHING, away: Collection[str] = ()
+    ) -> None:
         super().__init__(module)
         self.stored: dict[str, Tensor] = {}
-        self._theirs = theirs or {}
+        self._theirs, self._away = theirs, away
+        self._open: dict[str, Tensor] = {}
 
     def run_node(self, n: fx.Node) -> Any:
         value = super().run_node(n)
         if schema_of(n) == "penjing::quantize_linear":
             self.stored[n.name] = value
+            if n.name in self._away:
+                x, scale, zero_point, axis = self.fetch_args_kwargs_from_env(n)[0]
+                low, high = _limits(scale, zero_point, axis)
+                self._open[n.name] = x.clamp(low, high)
             return self._theirs.get(n.name, value)
+        if schema_of(n) == "penjing::dequantize_linear" and isinstance(n.args[0], fx.Node):
+            return self._open.get(n.args[0].name, value)
         return value
+
+
+def _limits(scale: Tensor, zero_point: Tensor, axis: int) -> tuple[Tensor, Tensor]:
+    """The least and the largest value that a boundary can store."""
+    ends = torch.iinfo(zero_point.dtype)
+    least, largest = (torch.full_like(zero_point, end) for end in (ends.min, ends.max))
+    dequantize = torch.ops.penjing.dequantize_linear
+    return dequantize(least, scale, zero_point, axis), dequantize(largest, scale, zero_point, axis)

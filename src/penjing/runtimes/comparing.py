@@ -8,7 +8,7 @@ import math
 import re
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,13 +18,14 @@ from torch import Tensor, nn
 
 from penjing.errors import PenjingError, WorkloadError
 from penjing.runtimes.agreement import rms_difference
-from penjing.runtimes.base import Runtime, Session, find_runtime
-from penjing.runtimes.boundaries import Boundary, Stored
+from penjing.runtimes.base import Run, Runtime, Session, find_runtime
+from penjing.runtimes.boundaries import SHARE, Stored
 from penjing.runtimes.capture import uses_quantized_operators
 from penjing.runtimes.exporting import Taken, evaluating, export, take
-from penjing.runtimes.fused import LayerKernel, layer_kernels
+from penjing.runtimes.fused import LayerKernel, bound_to, fused_away, layer_kernels, names_in_file
 from penjing.runtimes.kernels import kernels_of
 from penjing.runtimes.parity_report import MetricAgreement, OutputAgreement, Parity, StayedFloat
+from penjing.runtimes.rewrite import plain_module
 from penjing.runtimes.signature import Array, to_numpy
 from penjing.types import LogRow, Split, choose
 from penjing.workload import ExampleInputs, Workload, read_model
@@ -64,7 +65,7 @@ def parity(
     >>> outcome = pj.apply(Workload(net, x, calibration=[(x,)]), pj.Quantize(method="minmax"))
     >>> found = parity(outcome, x)
     >>> found.passed, [boundary.where for boundary in found.boundaries][:2], found.layers[0].runs
-    (True, ['input x', 'relu after 0'], 'int8')
+    (True, ['input x', '0'], 'int8')
     """
     network, log, kind = _model_of(model)
     workload = workload_or_inputs if isinstance(workload_or_inputs, Workload) else None
@@ -90,22 +91,34 @@ def parity(
             options=settings,
             tolerance=math.inf,
         )
-        session, stored = ships.load(), Stored(taken.program)
-        layers = tuple(layer_kernels(stored.module, kernels_of(target, ships.path, settings)))
+        session, module = ships.load(), plain_module(taken.program.exported)
+        names = names_in_file(taken.program, module)
+        kernels = kernels_of(target, ships.path, settings)
+        layers = tuple(layer_kernels(module, kernels, names))
+        away = fused_away(module, kernels, names)
+        bound = bound_to(away)
+        stored = Stored(taken.program, module, away, bound)
         inputs = [taken.leaves, *_more(taken, workload, example.batch_size, batches)]
-        found = _compare(stored, target, settings, Path(temporary), session, inputs)
+        shown, hidden = _showing(stored, target, settings, Path(temporary) / "shown")
+        changed: tuple[str, ...] = ()
+        if shown is not None:
+            theirs = layer_kernels(module, kernels_of(target, Path(temporary) / "shown", settings), names)
+            changed = tuple(_changes(layers, tuple(theirs)))
+        outputs = _compare(stored, session, shown, inputs)
         return Parity(
             model=kind,
             runtime=runtime,
             options=dict(settings),
             samples=sum(len(leaves[0]) if leaves[0].ndim else 1 for leaves in inputs),
-            boundaries=found.boundaries,
-            outputs=found.outputs,
+            boundaries=stored.boundaries() if shown is not None else (),
+            outputs=outputs,
             layers=layers,
             floats=tuple(_floats(log)),
-            changed=tuple(_changes(layers, found.layers)),
+            fused=tuple(map(stored.where, away)),
+            unshown=tuple(stored.where(node) for node in bound if node not in away),
+            changed=changed,
             metric=_metric(network, session, workload, part),
-            hidden=found.hidden,
+            hidden=hidden,
         )
 
 
@@ -131,79 +144,78 @@ def _more(taken: Taken, workload: Workload | None, size: int, batches: int) -> I
             yield [torch.from_numpy(array).to(taken.leaves[0].device) for array in arrays]
 
 
-@dataclass(frozen=True)
-class _Found:
-    boundaries: tuple[Boundary, ...]
-    outputs: tuple[OutputAgreement, ...]
-    layers: tuple[LayerKernel, ...]
-    hidden: str
+def _showing(stored: Stored, target: Runtime, options: Mapping[str, Any], folder: Path) -> tuple[Run | None, str]:
+    """Deploy the program once more with what its boundaries store as outputs; None, and why, where that fails."""
+    if not stored.nodes:
+        return None, "the model stores no activation in integers"
+    folder.mkdir()
+    try:
+        target.export(stored.shown(), folder, options)
+        return target.load(folder, options), ""
+    except PenjingError as problem:
+        return None, f"with them as outputs {target.name} fails ({problem})"
 
 
 def _compare(
-    stored: Stored,
-    target: Runtime,
-    options: Mapping[str, Any],
-    folder: Path,
-    session: Session,
-    inputs: Sequence[Sequence[Tensor]],
-) -> _Found:
-    """Run simulation, shipped file, and the file that shows its boundaries, on the same inputs."""
-    own = len(stored.program.outputs)
-    shown, hidden = None, "" if stored.nodes else "the model stores no activation in integers"
-    layers: tuple[LayerKernel, ...] = ()
-    if stored.nodes:
-        path = folder / "shown"
-        path.mkdir()
-        try:
-            program = stored.shown()
-            target.export(program, path, options)
-            shown = target.load(path, options)
-            layers = tuple(layer_kernels(stored.module, kernels_of(target, path, options)))
-        except PenjingError as problem:
-            hidden = f"with them as outputs {target.name} fails ({problem})"
+    stored: Stored, session: Session, shown: Run | None, inputs: Sequence[Sequence[Tensor]]
+) -> tuple[OutputAgreement, ...]:
+    """Run the simulation, the file that ships and the one that shows its boundaries on the same inputs."""
+    names = stored.program.outputs
     simulated: list[list[Array]] = []
     deployed: list[list[Array]] = []
+    led: list[list[Array]] = []
+    leading: list[list[Array]] = []
     for leaves in inputs:
         arrays = [to_numpy(leaf, "an input") for leaf in leaves]
+        simulated.append(stored.simulate(leaves))
         deployed.append(session.run(arrays))
-        simulated.append(stored.compare(leaves, None if shown is None else shown(arrays)[own:]))
-    outputs = tuple(
-        _output(name, want, got)
-        for name, want, got in zip(
-            stored.program.outputs, zip(*simulated, strict=True), zip(*deployed, strict=True), strict=True
+        if shown is not None:
+            found = shown(arrays)
+            leading.append(found[: len(names)])
+            led.append(stored.compare(leaves, found[len(names) :]))
+    if shown is not None and any(boundary.within < SHARE for boundary in stored.boundaries()):
+        for leaves in inputs:
+            stored.find_floor(leaves)
+    return tuple(
+        OutputAgreement(
+            name,
+            _output(simulated, i).size,
+            _within(_output(simulated, i), _output(deployed, i)),
+            _within(_output(led, i), _output(leading, i)) if shown is not None else None,
+            rms_difference(_output(simulated, i), _output(deployed, i)),
         )
+        for i, name in enumerate(names)
     )
-    return _Found(stored.boundaries() if shown is not None else (), outputs, layers, hidden)
 
 
-def _output(name: str, wanted: Sequence[Array], given: Sequence[Array]) -> OutputAgreement:
-    want, got = (np.concatenate([array.ravel() for array in arrays]) for arrays in (wanted, given))
+def _output(runs: Sequence[Sequence[Array]], i: int) -> Array:
+    """One output over all runs, flat."""
+    return np.concatenate([outputs[i].ravel() for outputs in runs])
+
+
+def _within(want: Array, got: Array) -> float:
+    """Share of the elements that differ by a 255th of the range at most; of equal ones where they are no floats."""
     if want.dtype.kind != "f":
-        return OutputAgreement(name, want.size, float(np.mean(want == got)), rms_difference(want, got))
+        return float(np.mean(want == got))
     step = float(want.max() - want.min()) / _STEPS
-    within = np.abs(want.astype(np.float64) - got) <= step
-    return OutputAgreement(name, want.size, float(np.mean(within)), rms_difference(want, got))
+    return float(np.mean(np.abs(want.astype(np.float64) - got) <= step))
 
 
 def _changes(ships: Sequence[LayerKernel], shown: Sequence[LayerKernel]) -> Iterator[str]:
-    """Say which layers run on integers in one of two files and not in the other."""
+    """Say which layers have another kernel in one of two files than in the other."""
     for before, after in zip(ships, shown, strict=False):
-        if {before.runs, after.runs} == {"int8", "float"}:
-            yield f"{before.layer} ({before.operator}) runs in {after.runs} ({after.kernel}) instead of {before.runs}"
+        if "unknown" not in (before.runs, after.runs) and before.kernel != after.kernel:
+            yield f"{before.layer} ({before.operator}) runs in {after.kernel} instead of {before.kernel}"
 
 
-def _metric(
-    network: nn.Module, session: Session, workload: Workload | None, split: Split
-) -> MetricAgreement | None:
+def _metric(network: nn.Module, session: Session, workload: Workload | None, split: Split) -> MetricAgreement | None:
     """Score both on a split; None where there is no data for it."""
     if workload is None or not workload.brings(split):
         return None
     simulated, deployed = (workload.evaluate(each, split)[0] for each in (network, session))
     metric, apart = simulated.metric, abs(simulated.value - deployed.value)
     unit = metric.high - metric.low if metric.has_known_range else max(abs(simulated.value), 1e-12)
-    return MetricAgreement(
-        metric.name, str(split), len(simulated), simulated.value, deployed.value, 100 * apart / unit
-    )
+    return MetricAgreement(metric.name, str(split), len(simulated), simulated.value, deployed.value, 100 * apart / unit)
 
 
 def _floats(log: Sequence[LogRow]) -> Iterator[StayedFloat]:

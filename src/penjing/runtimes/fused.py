@@ -1,13 +1,14 @@
 """Which layers of a program are to run on integers, and which of them a runtime does run so."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, fx
 
+from penjing.runtimes.base import Program
 from penjing.runtimes.kernels import Kernel
 from penjing.runtimes.where import layer
 
@@ -18,7 +19,9 @@ PRODUCTS = frozenset(
     | {aten.conv1d.padding, aten.conv2d.padding, aten.conv3d.padding, aten.matmul.default}
     | {aten.conv_transpose1d.default, aten.conv_transpose2d.input, aten.conv_transpose3d.input}
 )
+NO_NAMES: Mapping[str, str] = {}
 _BROKEN = "the runtime broke the pattern up: it computes on what DequantizeLinear gives"
+_PREPARES = ("DequantizeLinear", "Transpose", "Reshape", "Cast", "Convert")
 _STORED = re.compile(r"weight_quantized(_\d+)?$")
 
 
@@ -44,17 +47,56 @@ class LayerKernel:
         return self.wanted == "int8" and self.runs == "float"
 
 
-def layer_kernels(module: fx.GraphModule, kernels: Sequence[Kernel] | None) -> Iterator[LayerKernel]:
+Names = Mapping[str, frozenset[str]]
+"""Name of a node of a program -> the names under which a file may hold it."""
+
+
+def names_in_file(program: Program, module: fx.GraphModule) -> Names:
+    """Say what boundaries, and the operators whose values they store, are called in a file.
+
+    Exporters decompose a program first, which numbers some operators anew and no boundary.
+    """
+    names = {node.name: {node.name} for node in module.graph.nodes}
+    theirs = quantizers(program.exported.run_decompositions().graph)
+    for mine, other in zip(quantizers(module.graph), theirs, strict=True):
+        names[mine.name] |= {other.name, *(reader.name for reader in other.users)}
+        names[_source(mine).name].add(_source(other).name)
+    return {name: frozenset(found | {f"node_{each}" for each in found}) for name, found in names.items()}
+
+
+def layer_kernels(module: fx.GraphModule, kernels: Sequence[Kernel] | None, names: Names) -> Iterator[LayerKernel]:
     """Give a row for each layer with weights, and for each other operator that has integers on all sides.
 
     module: the program as a plain module. kernels: what the runtime runs the program with; None if it is unknown.
     """
     for node in module.graph.nodes:
         if node.target in PRODUCTS and (weight := _weight(node)) is not None:
-            name = _module_of(weight) or layer(node)
-            yield _row(node, name, _wanted(node), _find(node, weight, kernels))
-        elif _is_between_integers(node) and (found := _find(node, None, kernels)) is not None:
-            yield _row(node, layer_behind(module, node)[0], "int8", found)
+            found = _reader(weight, kernels or ()) or _holder(names[node.name], kernels or ())
+            yield _row(node, _module_of(weight) or layer(node), _wanted(node), found)
+        elif _is_between_integers(node) and (found := _holder(names[node.name], kernels or ())) is not None:
+            yield _row(node, layer_behind(node)[0], "int8", found)
+
+
+def fused_away(module: fx.GraphModule, kernels: Sequence[Kernel] | None, names: Names) -> list[fx.Node]:
+    """Give the boundaries whose integers a runtime never stores, for their kernel goes on to a later boundary."""
+    boundaries = quantizers(module.graph)
+    away: set[fx.Node] = set()
+    for kernel in kernels or ():
+        at = {operator: i for i, operator in enumerate(kernel.operators)}
+        ends = {node: max((at[name] for name in names[node.name] & at.keys()), default=-1) for node in boundaries}
+        away |= {node for node, end in ends.items() if -1 < end < max(ends.values())}
+    return [node for node in boundaries if node in away]
+
+
+def bound_to(away: Sequence[fx.Node]) -> list[fx.Node]:
+    """Give the boundaries that cannot be shown without a change of kernels: those fused away, and what is added to them.
+
+    A kernel that adds to its own result writes over the other summand, which nobody else may read then.
+    """
+    operators = (user for node in away for value in node.users for user in value.users)
+    read = (value for operator in operators for value in operator.all_input_nodes if _is_integer(value))
+    stored = (each for value in read for each in value.all_input_nodes)
+    return [*dict.fromkeys((*away, *(each for each in stored if schema_of(each) == "penjing::quantize_linear")))]
 
 
 def _row(node: fx.Node, name: str, wanted: str, found: Kernel | None) -> LayerKernel:
@@ -64,7 +106,9 @@ def _row(node: fx.Node, name: str, wanted: str, found: Kernel | None) -> LayerKe
         return LayerKernel(name, operator, wanted, "", "unknown", why)
     if found.integer:
         return LayerKernel(name, operator, wanted, found.kind, "int8")
-    why = {"int8": _BROKEN, "weights": "only its weights are stored in integers"}.get(wanted, "it is float in the model")
+    why = {"int8": _BROKEN, "weights": "only its weights are stored in integers"}.get(
+        wanted, "it is float in the model"
+    )
     return LayerKernel(name, operator, wanted, found.kind, "float", why)
 
 
@@ -74,19 +118,38 @@ def _wanted(node: fx.Node) -> str:
     return "int8" if _is_integer(node.args[0]) else "weights"
 
 
-def _find(node: fx.Node, weight: str | None, kernels: Sequence[Kernel] | None) -> Kernel | None:
-    """The kernel that reads the weight, an integer one first, or else took in the operator of this name."""
-    if kernels is None:
-        return None
-    operators = {node.name, f"node_{node.name}"}
-    by_name = [kernel for kernel in kernels if operators & set(kernel.sources)]
-    by_weight = [kernel for kernel in kernels if weight is not None and _reads(kernel, weight)]
-    return next((kernel for kernel in by_weight + by_name if kernel.integer), next(iter(by_name), None))
+def _reader(weight: str, kernels: Sequence[Kernel]) -> Kernel | None:
+    """The kernel that computes with a constant, as it is or after it was de-quantised and laid out.
+
+    A constant has a longer name where the program was captured once more.
+    """
+    known: set[str] = {weight}
+    for kernel in kernels:
+        if not any(name in known or name.endswith(f".{weight}") for name in kernel.reads):
+            continue
+        if not kernel.kind.startswith(_PREPARES):
+            return kernel
+        known.update(kernel.writes)
+    return None
 
 
-def _reads(kernel: Kernel, weight: str) -> bool:
-    """Whether a kernel takes in a constant, which has a longer name where the program was captured once more."""
-    return any(source == weight or source.endswith(f".{weight}") for source in kernel.sources)
+def _holder(named: frozenset[str], kernels: Sequence[Kernel]) -> Kernel | None:
+    """The kernel that took in an operator under one of its names."""
+    return next((kernel for kernel in kernels if named & set(kernel.operators)), None)
+
+
+def quantizers(graph: fx.Graph) -> list[fx.Node]:
+    """The boundaries of a program, in order."""
+    return [node for node in graph.nodes if schema_of(node) == "penjing::quantize_linear"]
+
+
+def _source(node: fx.Node) -> fx.Node:
+    """The operator whose value a boundary stores, before a rectifier."""
+    source = node.args[0]
+    while isinstance(source, fx.Node) and _is_rectifier(source):
+        source = source.args[0]
+    assert isinstance(source, fx.Node)
+    return source
 
 
 def schema_of(node: Any) -> str:
@@ -99,8 +162,10 @@ def constant_of(node: Any) -> str | None:
     return str(node.target) if isinstance(node, fx.Node) and node.op == "get_attr" else None
 
 
-def layer_behind(module: nn.Module, node: fx.Node) -> tuple[str, str]:
+def layer_behind(node: fx.Node, inputs: Mapping[str, str] = NO_NAMES) -> tuple[str, str]:
     """Name the nearest layer with weights from which a value comes, and the operators that made the value of it.
+
+    inputs: what the user calls the inputs of the graph.
 
     ("conv1", "") for what a layer gives, rectified or not; ("conv1", "add, relu") for a sum with that; ("", "input x").
     """
@@ -110,7 +175,7 @@ def layer_behind(module: nn.Module, node: fx.Node) -> tuple[str, str]:
         if at.op == "call_function" and at.target in PRODUCTS and (weight := _weight(at)) is not None:
             return _module_of(weight) or layer(at), ", ".join(reversed(operators)) if made else ""
         if at.op == "placeholder":
-            return "", ", ".join(reversed(operators)) or f"input {at.target}"
+            return "", ", ".join(reversed(operators)) or f"input {inputs.get(at.name, at.name)}"
         if "ize_linear" in schema_of(at):
             made = made or bool(operators)
         elif not made and at.op == "call_function":

@@ -1,7 +1,7 @@
 """Which kernels a runtime runs a file with, as it says itself.
 
-A runtime joins in by one method, `kernels(folder, options) -> list[Kernel]`, beside `export` and `load`; it is read from
-the graph that the runtime made of the file when it loaded it. A runtime without the method is "unknown" in all reports.
+A runtime joins in by one method, `kernels(folder, options) -> list[Kernel]`, beside `export` and `load`, which reads the
+graph that the runtime made of the file when it loaded it. Without the method its kernels are unknown in all reports.
 """
 
 from collections.abc import Mapping
@@ -16,13 +16,15 @@ from penjing.runtimes.base import Runtime
 class Kernel:
     """One operator that a runtime executes.
 
-    kind: its name there. integer: whether it computes on integers. sources: names, as they are in the file, of the
-    operators that were fused into it and of the tensors that it reads and writes.
+    kind: its name there. integer: whether it computes on integers. operators: those of the file that are fused into it,
+    by their names there, in order. reads, writes: names of tensors, or of the operators and constants they are from.
     """
 
     kind: str
     integer: bool
-    sources: tuple[str, ...]
+    operators: tuple[str, ...]
+    reads: tuple[str, ...] = ()
+    writes: tuple[str, ...] = ()
 
 
 @runtime_checkable

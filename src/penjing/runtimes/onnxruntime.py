@@ -77,7 +77,9 @@ class OnnxRuntime:
             Kernel(
                 node.op_type,
                 _INTEGER.match(node.op_type) is not None,
-                (_NUMBERED.sub("", node.name), *node.output, *node.input),
+                (_NUMBERED.sub("", node.name),),
+                tuple(node.input),
+                tuple(node.output),
             )
             for node in nodes
         ]

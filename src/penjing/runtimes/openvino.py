@@ -95,12 +95,16 @@ class OpenVino:
 
 def _kernel(operator: Any) -> Kernel:
     """One executed operator: its kind, whether it reads integers, and the operators and constants in it."""
-    precision = _said(operator, "runtimePrecision")
-    inputs = (value.get_source_output().get_node() for value in operator.inputs())
-    taken = [*_said(operator, "originalLayersNames").split(","), *(node.get_friendly_name() for node in inputs)]
-    kind = f"{_said(operator, 'layerType')} ({_said(operator, 'primitiveType')})"
-    # What is put before or behind the name of an operator that a transformation splits goes again.
-    return Kernel(kind, precision in ("u8", "i8"), tuple(name.partition("/")[0] for name in taken))
+    inputs = (value.get_source_output().get_node().get_friendly_name() for value in operator.inputs())
+    # An operator that a transformation splits has its name before a stroke.
+    parts = (name.partition("/")[0] for name in _said(operator, "originalLayersNames").split(","))
+    return Kernel(
+        f"{_said(operator, 'layerType')} ({_said(operator, 'primitiveType')})",
+        _said(operator, "runtimePrecision") in ("u8", "i8"),
+        tuple(dict.fromkeys(parts)),
+        tuple(inputs),
+        (operator.get_friendly_name(),),
+    )
 
 
 def _said(operator: Any, key: str) -> str:

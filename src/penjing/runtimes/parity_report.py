@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from penjing.runtimes.agreement import TOLERANCE_RMS
 from penjing.runtimes.boundaries import SHARE, Boundary
 from penjing.runtimes.fused import LayerKernel
 
@@ -16,14 +17,21 @@ POINTS = 0.1
 class OutputAgreement:
     """How far an output of the deployed file differs from the simulation, over all that was compared.
 
-    within: share of the elements that differ by a 255th of the largest range of the output at most; equal entries for
-    integers. rms: root mean square of the difference over that of the output.
+    within: share of the elements that differ by a 255th of the output's range at most (of equal ones, for integers),
+    end to end; alone: the same where torch goes on from what the runtime stored, None where that is not known.
+    rms: root mean square of the difference over that of the output, end to end.
     """
 
     name: str
     elements: int
     within: float
+    alone: float | None
     rms: float
+
+    @property
+    def agrees(self) -> bool:
+        """Whether it keeps the tolerance of an export, and 99.9 % agree where both sides are given the same."""
+        return self.rms <= TOLERANCE_RMS["int8"] and (self.alone is None or self.alone >= SHARE)
 
 
 @dataclass(frozen=True)
@@ -56,8 +64,10 @@ class Parity:
 
     boundaries: every place where integers are stored, in the order of the graph; none where `hidden` says why not.
     layers: the kernel of each layer. floats: what quantisation left in float, known where an Outcome was compared.
-    changed: layers that run with another kind of kernel while the boundaries are shown than in the file that ships.
-    metric: None without a workload that has the data.
+    fused: boundaries inside a kernel of the runtime, which stores nothing there and may not round. unshown: boundaries
+    that cannot be looked at without a change of kernels; what differs there shows at the next. changed: layers whose
+    kernel is another one while boundaries are shown than in the file that ships. metric: None without a workload that
+    has the data.
     """
 
     model: str
@@ -68,19 +78,21 @@ class Parity:
     outputs: tuple[OutputAgreement, ...]
     layers: tuple[LayerKernel, ...]
     floats: tuple[StayedFloat, ...] = ()
+    fused: tuple[str, ...] = ()
+    unshown: tuple[str, ...] = ()
     changed: tuple[str, ...] = ()
     metric: MetricAgreement | None = None
     hidden: str = ""
 
     @property
     def first_difference(self) -> Boundary | None:
-        """The first boundary at which less than 99.9 % of the elements are within one step, end to end."""
+        """The first boundary that does not agree by itself: what the runtime computes otherwise than the simulation."""
         return next((boundary for boundary in self.boundaries if not boundary.agrees), None)
 
     @property
-    def first_cause(self) -> Boundary | None:
-        """The first boundary at which that is so by itself, where the runtime's own values go in."""
-        return next((boundary for boundary in self.boundaries if boundary.alone < SHARE), None)
+    def first_drift(self) -> Boundary | None:
+        """The first boundary at which less than 99.9 % are within one step end to end, whatever the cause."""
+        return next((boundary for boundary in self.boundaries if boundary.within < SHARE), None)
 
     @property
     def broken(self) -> tuple[LayerKernel, ...]:
@@ -89,39 +101,52 @@ class Parity:
 
     @property
     def passed(self) -> bool:
-        """Whether boundaries and outputs agree on 99.9 % of their elements, and the metric within 0.1 point."""
-        shares = [boundary.within for boundary in self.boundaries] + [output.within for output in self.outputs]
-        return all(share >= SHARE for share in shares) and (self.metric is None or self.metric.points <= POINTS)
+        """Whether all boundaries and outputs agree, and the metric within 0.1 point."""
+        agrees = [boundary.agrees for boundary in self.boundaries] + [output.agrees for output in self.outputs]
+        return all(agrees) and (self.metric is None or self.metric.points <= POINTS)
 
     def to_data(self) -> dict[str, Any]:
         """Give the comparison as JSON values."""
-        first = self.first_difference
+        first, drift = self.first_difference, self.first_drift
         return {
             **asdict(self),
             "options": dict(self.options),
             "passed": self.passed,
-            "first_difference": first and first.name,
+            "first_difference": first and first.where,
+            "first_drift": drift and drift.where,
             "broken": [layer.layer for layer in self.broken],
         }
 
     def sentence(self) -> str:
         """Say in one sentence whether they agree, and if not, where they part."""
         head = f"{self.runtime} and the simulation of {self.model}"
-        if self.passed:
-            return f"{head} agree on {self.samples} samples."
         if (first := self.first_difference) is not None:
-            alone = "there" if first.alone < SHARE else "by what came before, of which no place differs so by itself"
-            if first.alone >= SHARE and (cause := self.first_cause) is not None:
-                alone = f"by what came before; the first to differ by itself is {cause.where}"
             return (
-                f"{head} differ first at {first.where} ({first.name}): {first.within:.2%} of {first.elements} elements "
-                f"within one step, {first.largest} steps at most; it arises {alone}."
+                f"{head} differ first at {first.where}: given the same, {first.alone:.2%} of {first.elements} elements "
+                f"are within one step, and the most is {first.largest_alone} steps{self._cause}."
             )
-        worst = min(self.outputs, key=lambda output: output.within)
-        if worst.within < SHARE:
-            return f"{head} differ in output {worst.name!r}: {worst.within:.2%} of its elements within one step."
-        assert self.metric is not None
-        return f"{head} differ by {self.metric.points:.2f} points of {self.metric.name}."
+        for output in self.outputs:
+            if not output.agrees:
+                return f"{head} differ in {output.name!r}, by {output.rms:.2%} of its root mean square."
+        if self.metric is not None and self.metric.points > POINTS:
+            return (
+                f"{head} agree at each boundary, and differ by {self.metric.points:.2f} points of {self.metric.name}."
+            )
+        what = f"at each of {len(self.boundaries)} boundaries" if self.boundaries else "in their outputs"
+        return f"{head} agree {what} on {self.samples} samples."
+
+    @property
+    def explained(self) -> bool:
+        """Whether all boundaries agree where torch, too, leaves out the rounding that the runtime fused away."""
+        return all(boundary.agrees or (boundary.explained or 0.0) >= SHARE for boundary in self.boundaries)
+
+    @property
+    def _cause(self) -> str:
+        if not (self.fused and self.explained):
+            return ""
+        return (
+            f"; all agree where the simulation, too, does not round at {len(self.fused)} boundaries that are fused away"
+        )
 
     def __str__(self) -> str:
         return "\n".join(_lines(self))
@@ -131,17 +156,22 @@ def _lines(found: Parity) -> Iterator[str]:
     """The comparison as text: a sentence, then tables."""
     yield found.sentence()
     yield ""
-    if found.hidden:
-        yield f"the boundaries cannot be compared: {found.hidden}"
-    else:
-        yield f"{'boundary':<48}{'elements':>10}{'in a step':>11}{'equal':>9}{'most':>6}{'alone':>10}"
+    heads = f"{'by itself':>11}{'most':>6}{'end to end':>12}{'most':>6}{'floor':>10}"
+    yield f"{'within one step':<44}{'elements':>10}{heads}"
     for row in found.boundaries:
-        mark = "" if row.agrees else "  differs"
+        floor = "" if row.floor is None else f"{row.floor:.3%}"
         yield (
-            f"{row.where:<48}{row.elements:>10}{row.within:>11.3%}{row.equal:>9.2%}{row.largest:>6}{row.alone:>10.3%}{mark}"
+            f"{row.where:<44}{row.elements:>10}{row.alone:>11.3%}{row.largest_alone:>6}{row.within:>12.3%}"
+            f"{row.largest:>6}{floor:>10}{'' if row.agrees else '  differs'}"
         )
     for output in found.outputs:
-        yield f"{'output ' + output.name:<48}{output.elements:>10}{output.within:>11.3%}  rms {output.rms:.2e}"
+        alone = "" if output.alone is None else f"{output.alone:.3%}"
+        yield (
+            f"{output.name:<44}{output.elements:>10}{alone:>11}{'':>6}{output.within:>12.3%}"
+            f"   rms {output.rms:.2e}{'' if output.agrees else '  differs'}"
+        )
+    if found.hidden:
+        yield f"the boundaries are not compared: {found.hidden}"
     if (metric := found.metric) is not None:
         yield (
             f"{metric.name} on {metric.samples} samples ({metric.split}): {metric.simulated:.4f} simulated, "
@@ -155,12 +185,18 @@ def _kernel_lines(found: Parity) -> Iterator[str]:
     integer = Counter(row.kernel for row in found.layers if row.runs == "int8")
     if integer:
         yield "int8 kernels: " + ", ".join(f"{kind} ({count})" for kind, count in sorted(integer.items()))
+    if found.layers and all(row.runs == "unknown" for row in found.layers):
+        yield f"{found.runtime} does not say which kernels it runs"
+        return
     for row in found.layers:
         if row.runs != "int8":
             what = "unknown" if row.runs == "unknown" else f"float ({row.kernel})"
-            mark = "broken up: " if row.broken else ""
-            yield f"{row.layer} ({row.operator}): {what}; {mark}{row.why}"
+            yield f"{row.layer} ({row.operator}): {what}; {row.why}"
     for kept in found.floats:
         yield f"{kept.layer}: float; {'asked: ' if kept.asked else 'no int8 form: '}{kept.why}"
+    for where in found.fused:
+        yield f"{where}: the runtime goes on in its kernel and stores nothing there, so that it may not round"
+    for where in found.unshown:
+        yield f"{where}: stored, and not shown, for that would change the kernel that reads it"
     for change in found.changed:
         yield f"while boundaries are shown, {change}"
