@@ -1,7 +1,7 @@
 """Where tensors are stored in integers, in the simulation and in a runtime, and by how many steps the two differ.
 
-A boundary is one `penjing::quantize_linear` of the program. What it stores is an output more of the graph, and of nothing
-that a runtime fuses: QuantizeLinear ends a fused kernel, so that its value exists in memory anyway.
+A boundary is one `penjing::quantize_linear` of the program. What it stores becomes a further output of the graph, which
+leaves most kernels as they are: QuantizeLinear ends a fused kernel, so that its value is in memory anyway.
 """
 
 import copy
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from penjing.runtimes.base import Program
-from penjing.runtimes.fused import constant_of, layer_behind, quantizers, schema_of
+from penjing.runtimes.fused import constant_of, layer_behind, only_moves, quantizers, schema_of
 from penjing.runtimes.rewrite import recapture
 from penjing.runtimes.signature import Array, to_numpy
 
@@ -34,6 +34,7 @@ class Boundary:
     before, so that they are of this place by itself; explained: `alone` where torch, too, leaves out the rounding that
     the runtime fused away, None where it fused none. floor: `within` of the simulation against itself in float64, end
     to end, which is what rounding in float32 leaves; None where nothing differed, and it was not looked at.
+    moved: whether it stores again what another one stored, elsewhere or in another shape.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Boundary:
     largest_alone: int
     explained: float | None = None
     floor: float | None = None
+    moved: bool = False
 
     @property
     def agrees(self) -> bool:
@@ -158,6 +160,7 @@ class Stored:
             largest_alone=alone.largest,
             explained=explained.share(explained.within) if explained.elements else None,
             floor=floor.share(floor.within) if floor.elements else None,
+            moved=only_moves(node),
         )
 
 

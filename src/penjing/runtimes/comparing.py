@@ -204,8 +204,13 @@ def _within(want: Array, got: Array) -> float:
 def _changes(ships: Sequence[LayerKernel], shown: Sequence[LayerKernel]) -> Iterator[str]:
     """Say which layers have another kernel in one of two files than in the other."""
     for before, after in zip(ships, shown, strict=False):
-        if "unknown" not in (before.runs, after.runs) and before.kernel != after.kernel:
+        if "unknown" not in (before.runs, after.runs) and _kind(before) != _kind(after):
             yield f"{before.layer} ({before.operator}) runs in {after.kernel} instead of {before.kernel}"
+
+
+def _kind(row: LayerKernel) -> tuple[str, str]:
+    """The kernel's name without its variant, which depends on the memory around it, and what it computes on."""
+    return row.kernel.partition(" (")[0], row.runs
 
 
 def _metric(network: nn.Module, session: Session, workload: Workload | None, split: Split) -> MetricAgreement | None:

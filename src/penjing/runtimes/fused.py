@@ -21,6 +21,8 @@ PRODUCTS = frozenset(
 )
 NO_NAMES: Mapping[str, str] = {}
 _BROKEN = "the runtime broke the pattern up: it computes on what DequantizeLinear gives"
+_RECTIFIERS = ("relu", "relu6", "hardtanh", "clamp")
+_SHOWN = 3
 _PREPARES = ("DequantizeLinear", "Transpose", "Reshape", "Cast", "Convert")
 _STORED = re.compile(r"weight_quantized(_\d+)?$")
 
@@ -89,7 +91,7 @@ def fused_away(module: fx.GraphModule, kernels: Sequence[Kernel] | None, names: 
 
 
 def bound_to(away: Sequence[fx.Node]) -> list[fx.Node]:
-    """Give the boundaries that cannot be shown without a change of kernels: those fused away, and what is added to them.
+    """Give the boundaries that cannot be shown without a change of kernels: those fused away and what they are added to.
 
     A kernel that adds to its own result writes over the other summand, which nobody else may read then.
     """
@@ -143,6 +145,13 @@ def quantizers(graph: fx.Graph) -> list[fx.Node]:
     return [node for node in graph.nodes if schema_of(node) == "penjing::quantize_linear"]
 
 
+def only_moves(node: fx.Node) -> bool:
+    """Whether a boundary stores again what another one stored, elsewhere or in another shape."""
+    from penjing.techniques.quantize.plan import MOVES
+
+    return _source(node).target in MOVES
+
+
 def _source(node: fx.Node) -> fx.Node:
     """The operator whose value a boundary stores, before a rectifier."""
     source = node.args[0]
@@ -163,27 +172,32 @@ def constant_of(node: Any) -> str | None:
 
 
 def layer_behind(node: fx.Node, inputs: Mapping[str, str] = NO_NAMES) -> tuple[str, str]:
-    """Name the nearest layer with weights from which a value comes, and the operators that made the value of it.
+    """Name the nearest layer with weights from which a value comes, and the last operators that made the value of it.
 
     inputs: what the user calls the inputs of the graph.
-
     ("conv1", "") for what a layer gives, rectified or not; ("conv1", "add, relu") for a sum with that; ("", "input x").
     """
     operators: list[str] = []
     at, made = node, False
     while True:
-        if at.op == "call_function" and at.target in PRODUCTS and (weight := _weight(at)) is not None:
-            return _module_of(weight) or layer(at), ", ".join(reversed(operators)) if made else ""
         if at.op == "placeholder":
-            return "", ", ".join(reversed(operators)) or f"input {inputs.get(at.name, at.name)}"
+            return "", _chain(operators) or f"input {inputs.get(at.name, at.name)}"
+        if at.op == "call_function" and at.target in PRODUCTS and (weight := _weight(at)) is not None:
+            own = not made and all(operator in _RECTIFIERS for operator in operators)
+            return _module_of(weight) or layer(at), "" if own else _chain(operators)
         if "ize_linear" in schema_of(at):
             made = made or bool(operators)
         elif not made and at.op == "call_function":
             operators.append(_operator(at))
         sources = [source for source in at.all_input_nodes if not _is_constant(source)]
         if not sources:
-            return layer(node), ", ".join(reversed(operators)) or node.name
+            return "", _chain(operators) or node.name
         at = max(sources)
+
+
+def _chain(operators: Sequence[str]) -> str:
+    """The last few operators, in the order of the graph."""
+    return ", ".join(reversed(operators[:_SHOWN]))
 
 
 def _weight(node: fx.Node) -> str | None:
@@ -225,7 +239,7 @@ def _is_between_integers(node: fx.Node) -> bool:
 
 
 def _is_rectifier(node: fx.Node) -> bool:
-    return _operator(node) in ("relu", "relu6", "hardtanh", "clamp")
+    return _operator(node) in _RECTIFIERS
 
 
 def _operator(node: fx.Node) -> str:

@@ -1,7 +1,7 @@
 """Which kernels a runtime runs a file with, as it says itself.
 
-A runtime joins in by one method, `kernels(folder, options) -> list[Kernel]`, beside `export` and `load`, which reads the
-graph that the runtime made of the file when it loaded it. Without the method its kernels are unknown in all reports.
+A runtime joins in by one method, `kernels(folder, options) -> list[Kernel]`, beside `export` and `load`. It reads the
+graph that the runtime made of the file when it loaded it. Without the method the kernels are unknown in all reports.
 """
 
 from collections.abc import Mapping

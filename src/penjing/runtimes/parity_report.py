@@ -153,21 +153,25 @@ class Parity:
 
 
 def _lines(found: Parity) -> Iterator[str]:
-    """The comparison as text: a sentence, then tables."""
+    """The comparison as text: a sentence, then tables; what only moves is left out where it agrees."""
     yield found.sentence()
     yield ""
+    rows = [row for row in found.boundaries if not (row.moved and row.agrees)]
+    width = max(
+        len(name) for name in ["within one step", *(row.where for row in rows), *(o.name for o in found.outputs)]
+    )
     heads = f"{'by itself':>11}{'most':>6}{'end to end':>12}{'most':>6}{'floor':>10}"
-    yield f"{'within one step':<44}{'elements':>10}{heads}"
-    for row in found.boundaries:
+    yield f"{'within one step':<{width}}{'elements':>10}{heads}"
+    for row in rows:
         floor = "" if row.floor is None else f"{row.floor:.3%}"
         yield (
-            f"{row.where:<44}{row.elements:>10}{row.alone:>11.3%}{row.largest_alone:>6}{row.within:>12.3%}"
+            f"{row.where:<{width}}{row.elements:>10}{row.alone:>11.3%}{row.largest_alone:>6}{row.within:>12.3%}"
             f"{row.largest:>6}{floor:>10}{'' if row.agrees else '  differs'}"
         )
     for output in found.outputs:
         alone = "" if output.alone is None else f"{output.alone:.3%}"
         yield (
-            f"{output.name:<44}{output.elements:>10}{alone:>11}{'':>6}{output.within:>12.3%}"
+            f"{output.name:<{width}}{output.elements:>10}{alone:>11}{'':>6}{output.within:>12.3%}"
             f"   rms {output.rms:.2e}{'' if output.agrees else '  differs'}"
         )
     if found.hidden:
@@ -193,7 +197,7 @@ def _kernel_lines(found: Parity) -> Iterator[str]:
             what = "unknown" if row.runs == "unknown" else f"float ({row.kernel})"
             yield f"{row.layer} ({row.operator}): {what}; {row.why}"
     for kept in found.floats:
-        yield f"{kept.layer}: float; {'asked: ' if kept.asked else 'no int8 form: '}{kept.why}"
+        yield f"{kept.layer}: float; {'asked' if kept.asked else 'no int8 form'}: {kept.why}"
     for where in found.fused:
         yield f"{where}: the runtime goes on in its kernel and stores nothing there, so that it may not round"
     for where in found.unshown:
