@@ -7,7 +7,7 @@ it, where first, and which layers it does not run on integers (docs/design/007-o
 import math
 import re
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -94,7 +94,8 @@ def parity(
         session, module = ships.load(), plain_module(taken.program.exported)
         names = names_in_file(taken.program, module)
         kernels = kernels_of(target, ships.path, settings)
-        layers = tuple(layer_kernels(module, kernels, names))
+        floats = tuple(_floats(log))
+        layers = tuple(_with_reasons(layer_kernels(module, kernels, names), floats))
         away = fused_away(module, kernels, names)
         bound = bound_to(away)
         stored = Stored(taken.program, module, away, bound)
@@ -113,7 +114,7 @@ def parity(
             boundaries=stored.boundaries() if shown is not None else (),
             outputs=outputs,
             layers=layers,
-            floats=tuple(_floats(log)),
+            floats=floats,
             fused=tuple(map(stored.where, away)),
             unshown=tuple(stored.where(node) for node in bound if node not in away),
             changed=changed,
@@ -221,6 +222,13 @@ def _metric(network: nn.Module, session: Session, workload: Workload | None, spl
     metric, apart = simulated.metric, abs(simulated.value - deployed.value)
     unit = metric.high - metric.low if metric.has_known_range else max(abs(simulated.value), 1e-12)
     return MetricAgreement(metric.name, str(split), len(simulated), simulated.value, deployed.value, 100 * apart / unit)
+
+
+def _with_reasons(layers: Iterable[LayerKernel], floats: Sequence[StayedFloat]) -> Iterator[LayerKernel]:
+    """Give layers that are float in the model the reason that the log has for it."""
+    reasons = {kept.layer: kept.why for kept in floats}
+    for row in layers:
+        yield replace(row, why=reasons[row.layer]) if row.wanted == "float" and row.layer in reasons else row
 
 
 def _floats(log: Sequence[LogRow]) -> Iterator[StayedFloat]:

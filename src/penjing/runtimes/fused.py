@@ -74,9 +74,9 @@ def layer_kernels(module: fx.GraphModule, kernels: Sequence[Kernel] | None, name
     for node in module.graph.nodes:
         if node.target in PRODUCTS and (weight := _weight(node)) is not None:
             found = _reader(weight, kernels or ()) or _holder(names[node.name], kernels or ())
-            yield _row(node, _module_of(weight) or layer(node), _wanted(node), found)
+            yield _row(node, _module_of(weight) or layer(node), _wanted(node), found, told=kernels is not None)
         elif _is_between_integers(node) and (found := _holder(names[node.name], kernels or ())) is not None:
-            yield _row(node, layer_behind(node)[0], "int8", found)
+            yield _row(node, layer_behind(node)[0], "int8", found, told=True)
 
 
 def fused_away(module: fx.GraphModule, kernels: Sequence[Kernel] | None, names: Names) -> list[fx.Node]:
@@ -91,7 +91,7 @@ def fused_away(module: fx.GraphModule, kernels: Sequence[Kernel] | None, names: 
 
 
 def bound_to(away: Sequence[fx.Node]) -> list[fx.Node]:
-    """Give the boundaries that cannot be shown without a change of kernels: those fused away and what they are added to.
+    """Give the boundaries that cannot be shown without a change of kernels: those fused away, and the other summands.
 
     A kernel that adds to its own result writes over the other summand, which nobody else may read then.
     """
@@ -101,17 +101,18 @@ def bound_to(away: Sequence[fx.Node]) -> list[fx.Node]:
     return [*dict.fromkeys((*away, *(each for each in stored if schema_of(each) == "penjing::quantize_linear")))]
 
 
-def _row(node: fx.Node, name: str, wanted: str, found: Kernel | None) -> LayerKernel:
+def _row(node: fx.Node, name: str, wanted: str, found: Kernel | None, *, told: bool) -> LayerKernel:
+    """Put what is known of a layer together; told: whether the runtime says which kernels it runs."""
     operator = _operator(node)
-    if found is None:
-        why = "no kernel of the runtime is known by its name"
+    if found is None and not (told and wanted == "float"):  # weights in float may be laid out under another name
+        why = "no kernel of the runtime is known by its name" if told else "the runtime does not say"
         return LayerKernel(name, operator, wanted, "", "unknown", why)
-    if found.integer:
+    if found is not None and found.integer:
         return LayerKernel(name, operator, wanted, found.kind, "int8")
     why = {"int8": _BROKEN, "weights": "only its weights are stored in integers"}.get(
         wanted, "it is float in the model"
     )
-    return LayerKernel(name, operator, wanted, found.kind, "float", why)
+    return LayerKernel(name, operator, wanted, found.kind if found else "", "float", why)
 
 
 def _wanted(node: fx.Node) -> str:

@@ -194,10 +194,12 @@ def _kernel_lines(found: Parity) -> Iterator[str]:
         return
     for row in found.layers:
         if row.runs != "int8":
-            what = "unknown" if row.runs == "unknown" else f"float ({row.kernel})"
+            what = f"{row.runs} ({row.kernel})" if row.kernel else row.runs
             yield f"{row.layer} ({row.operator}): {what}; {row.why}"
+    told = {row.layer for row in found.layers}
     for kept in found.floats:
-        yield f"{kept.layer}: float; {'asked' if kept.asked else 'no int8 form'}: {kept.why}"
+        if kept.layer not in told:
+            yield f"{kept.layer}: float{' as asked' if kept.asked else ''}; {kept.why}"
     for where in found.fused:
         yield f"{where}: the runtime goes on in its kernel and stores nothing there, so that it may not round"
     for where in found.unshown:
