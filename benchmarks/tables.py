@@ -316,9 +316,9 @@ def parity(data: dict[str, Any]) -> list[str]:
         )
     return [
         "The simulation in torch and the deployed int8 file, at each place where integers are stored: the share of "
-        f"the elements within one step, in %, at the worst place ({100 * data['share']:g} is asked for). By itself: both "
-        "sides are given the same. Explained: the simulation, too, does not round where the runtime fused the rounding "
-        "away. End to end: each side goes on from its own. Floor: the simulation beside itself in float64.",
+        f"the elements within one step, in %, at the worst place ({100 * data['share']:g} is asked for). By itself: "
+        "both sides are given the same. Explained: the simulation, too, does not round where the runtime fused the "
+        "rounding away. End to end: each side goes on from its own. Floor: the simulation beside itself in float64.",
         "",
         "| network | runtime | boundaries shown | fused away | by itself | explained | end to end | floor | "
         "rms of the output | metric, points | first difference |",
