@@ -412,6 +412,32 @@ def self_ratio(data: dict[str, Any]) -> list[str]:
     ]
 
 
+def parity(data: dict[str, Any]) -> list[str]:
+    rows = []
+    for row in data["rows"]:
+        if "why" in row:
+            rows.append(f"| {row['network']} | {row['runtime']} | {row['why']} |" + " |" * 7)
+            continue
+        worst = [f"{100 * row[key]:.3f}" if row[key] is not None else "" for key in ("alone", "explained")]
+        worst += [f"{100 * row[key]:.1f}" if row[key] is not None else "" for key in ("within", "floor")]
+        points = "" if row["points"] is None else f"{row['points']:.2f}"
+        rows.append(
+            f"| {row['network']} | {row['runtime']} | {row['boundaries']} | {row['fused']} | {' | '.join(worst)} | "
+            f"{row['rms']:.1e} | {points} | {row['first_difference'] or ''} |"
+        )
+    return [
+        "The simulation in torch and the deployed int8 file, at each place where integers are stored: the share of "
+        f"the elements within one step, in %, at the worst place ({100 * data['share']:g} is asked for). By itself: "
+        "both sides are given the same. Explained: the simulation, too, does not round where the runtime fused the "
+        "rounding away. End to end: each side goes on from its own. Floor: the simulation beside itself in float64.",
+        "",
+        "| network | runtime | boundaries shown | fused away | by itself | explained | end to end | floor | "
+        "rms of the output | metric, points | first difference |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
+        *rows,
+    ]
+
+
 def verdict_size(_: dict[str, Any]) -> list[str]:
     return ["See [the design of the verdict](design/002-verdict.md)."]
 
@@ -432,6 +458,7 @@ SECTIONS: dict[str, tuple[str, Callable[[dict[str, Any]], list[str]]]] = {
     "quantize_efficientnet": ("EfficientNet-Lite0 in int8 beside its peers", quantize_efficientnet),
     "quantize_minilm": ("A sentence encoder in int8 beside its peers", quantize_minilm),
     "quantize_silero": ("A recurrent detector of speech in int8 beside its peers", quantize_silero),
+    "parity": ("Simulation and runtime", parity),
     "import_time": ("Import time", import_time),
     "profile_speed": ("Profile", profile_speed),
     "verdict_size": ("Size of the verdict", verdict_size),

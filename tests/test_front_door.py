@@ -57,6 +57,16 @@ PROMISED: dict[str, dict[str, Any]] = {
         "tolerance": None,
     },
     "load": {"path": REQUIRED},
+    "parity": {
+        "model": REQUIRED,
+        "workload_or_inputs": REQUIRED,
+        "runtime": "onnxruntime",
+        "*": None,
+        "options": None,
+        "dynamic_shapes": None,
+        "batches": 4,
+        "split": "search",
+    },
     "measure": {"artifact": REQUIRED, "example_inputs": REQUIRED, "*": None, "against": None},
     "judge": {"reference": REQUIRED, "candidate": REQUIRED, "workload": REQUIRED, "contract": REQUIRED},
     "optimize": {

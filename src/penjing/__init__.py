@@ -37,9 +37,11 @@ if TYPE_CHECKING:
     from penjing.recipe import Sparsify as Sparsify
     from penjing.recipe import steps as steps
     from penjing.runtimes import Artifact as Artifact
+    from penjing.runtimes import Parity as Parity
     from penjing.runtimes import Session as Session
     from penjing.runtimes import export as export
     from penjing.runtimes import load as load
+    from penjing.runtimes import parity as parity
     from penjing.structure import Coupling as Coupling
     from penjing.structure import couple as couple
     from penjing.structure import remap_optimizer as remap_optimizer
@@ -73,7 +75,7 @@ _HOME = {
         "Sparsify",
         "steps",
     ),
-    "penjing.runtimes": ("Artifact", "Session", "export", "load"),
+    "penjing.runtimes": ("Artifact", "Parity", "Session", "export", "load", "parity"),
     "penjing.structure": ("Coupling", "couple", "remap_optimizer"),
     "penjing.techniques": ("Outcome", "restore"),
     "penjing.verdict": ("Verdict", "judge"),

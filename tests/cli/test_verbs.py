@@ -44,6 +44,23 @@ def test_profile(penjing_says: Penjing, penjing_json: PenjingJson, home: Path) -
     assert f"{data['macs']:,}" in out
 
 
+def test_parity(penjing_says: Penjing, penjing_json: PenjingJson, home: Path, tmp_path: Path) -> None:
+    small, folder = home / "small.py", tmp_path / "int8"
+    assert penjing_says("apply", small, home / "int8.yaml", "--out", folder)[0] == 0
+    code, data = penjing_json("parity", small, "--model", folder, "--batches", 1)
+    assert code == 0
+    assert data["passed"]
+    assert [row["runs"] for row in data["layers"]] == ["int8", "int8"]
+    assert data["metric"]["name"] == "accuracy"
+    code, out, _ = penjing_says("parity", small, "--model", folder, "--batches", 0)
+    assert code == 0
+    assert "agree at each of" in out
+    assert "int8 kernels: QGemm (2)" in out
+    code, _, err = penjing_says("parity", home / "workload.py", "--model", home / "blunt")
+    assert code == 4
+    assert "has no quantised operator" in err
+
+
 def test_couple(penjing_says: Penjing, penjing_json: PenjingJson, home: Path) -> None:
     code, out, _ = penjing_says("couple", home / "workload.py")
     assert code == 0

@@ -21,14 +21,17 @@ from penjing.runtimes.base import (
     missing,
     register_runtime,
 )
+from penjing.runtimes.comparing import parity
 from penjing.runtimes.exporting import export
 from penjing.runtimes.nesting import Record
+from penjing.runtimes.parity_report import Parity
 from penjing.runtimes.signature import Input
 
 __all__ = [
     "RUNTIMES",
     "Artifact",
     "Input",
+    "Parity",
     "Program",
     "Record",
     "Run",
@@ -39,5 +42,6 @@ __all__ = [
     "find_runtime",
     "load",
     "missing",
+    "parity",
     "register_runtime",
 ]

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from penjing.runtimes.agreement import arithmetic, compare, reference
 from penjing.runtimes.base import RUNTIMES, Artifact, Program, Runtime, find_runtime
 from penjing.runtimes.capture import (
     Flat,
+    FreeDims,
     at_least_two,
     batch_sizes,
     capture,
@@ -59,13 +61,8 @@ def export(
     example = ExampleInputs.of(example_inputs)
     path = Path(folder)
     with evaluating(model), torch.no_grad():
-        signature, leaves = Signature.of(model.forward, example.args, example.kwargs)
-        _refuse_float64(model, leaves, signature.names)
-        free = free_dimensions(dynamic_shapes, signature, leaves)
-        leaves = at_least_two(leaves, free)
-        flat = Flat(model, signature)
-        _, returns = reference(flat, leaves)
-        program = capture(flat, signature, leaves, free, returns, one_batch=dynamic_shapes is None)
+        taken = take(model, example, dynamic_shapes)
+        flat, leaves, free, program, returns = taken.flat, taken.leaves, taken.free, taken.program, taken.returns
         _refuse_forms(program, target)
         numbers = arithmetic(program, session_options)
         with atomic_folder(path) as temporary:
@@ -79,7 +76,7 @@ def export(
                 except ArtifactError as problem:
                     where = first_difference(flat, program, target, session_options, inputs, numbers)
                     raise ArtifactError(f"{problem}; {where}") from problem
-            write_manifest(temporary, _manifest(program, signature, returns, runtime, session_options))
+            write_manifest(temporary, _manifest(program, taken.signature, returns, runtime, session_options))
     return Artifact.open(path)
 
 
@@ -91,6 +88,34 @@ def _refuse_forms(program: Program, target: Runtime) -> None:
             f"{target.name} cannot run {form!r} layers; it runs {', '.join(target.forms)}. Quantise with another "
             f"scheme, or use a runtime that can: {able}"
         )
+
+
+@dataclass(frozen=True)
+class Taken:
+    """A model as every runtime is given it: the program, and what it was captured from.
+
+    leaves: the tensors of the example, with two samples at least where the batch is free. returns: the structure of the
+    outputs.
+    """
+
+    flat: Flat
+    signature: Signature
+    leaves: list[Tensor]
+    free: list[FreeDims]
+    returns: Node
+    program: Program
+
+
+def take(model: nn.Module, example: ExampleInputs, dynamic_shapes: Any) -> Taken:
+    """Capture a model, in evaluation mode and without gradients; raises what `export` raises before it writes."""
+    signature, leaves = Signature.of(model.forward, example.args, example.kwargs)
+    _refuse_float64(model, leaves, signature.names)
+    free = free_dimensions(dynamic_shapes, signature, leaves)
+    leaves = at_least_two(leaves, free)
+    flat = Flat(model, signature)
+    _, returns = reference(flat, leaves)
+    program = capture(flat, signature, leaves, free, returns, one_batch=dynamic_shapes is None)
+    return Taken(flat, signature, leaves, free, returns, program)
 
 
 @contextmanager

@@ -1,5 +1,7 @@
 """ONNX Runtime: the model as one .onnx file, for any processor and, by its providers, for much else."""
 
+import re
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -7,6 +9,7 @@ from typing import Any, ClassVar
 from penjing.errors import RuntimeUnavailable, first_line
 from penjing.runtimes.base import Program, Run, register_runtime
 from penjing.runtimes.capture import FORMS
+from penjing.runtimes.kernels import Kernel
 from penjing.runtimes.onnx_file import write_onnx
 from penjing.runtimes.options import Option, complete
 from penjing.runtimes.signature import Array
@@ -18,6 +21,8 @@ _OPTIMIZATION = {
     "extended": "ORT_ENABLE_EXTENDED",
     "all": "ORT_ENABLE_ALL",
 }
+_INTEGER = re.compile(r"QLinear|QGemm|QAttention|ConvInteger|MatMulInteger|DynamicQuantize(?!Linear)|MatMulNBits")
+_NUMBERED = re.compile(r"_token_\d+$")  # what its optimiser adds to the name of a node that it replaces
 
 
 class OnnxRuntime:
@@ -53,6 +58,36 @@ class OnnxRuntime:
         write_onnx(program, folder / FILE)
 
     def load(self, folder: Path, options: Mapping[str, Any]) -> Run:
+        session = self._session(folder, options)
+        names = [node.name for node in session.get_inputs()]
+
+        def run(arrays: Sequence[Array]) -> list[Array]:
+            outputs: list[Array] = session.run(None, dict(zip(names, arrays, strict=True)))
+            return outputs
+
+        return run
+
+    def kernels(self, folder: Path, options: Mapping[str, Any]) -> list[Kernel]:
+        """Read them from the graph as its optimiser leaves it."""
+        import onnx
+
+        with tempfile.TemporaryDirectory() as temporary:
+            optimized = Path(temporary) / FILE
+            self._session(folder, options, optimized)
+            nodes = onnx.load(optimized, load_external_data=False).graph.node
+        return [
+            Kernel(
+                node.op_type,
+                _INTEGER.match(node.op_type) is not None,
+                (_NUMBERED.sub("", node.name),),
+                tuple(node.input),
+                tuple(node.output),
+            )
+            for node in nodes
+        ]
+
+    def _session(self, folder: Path, options: Mapping[str, Any], optimized: Path | None = None) -> Any:
+        """Open a session; `optimized` is where it writes the graph that it runs."""
         import onnxruntime as ort
 
         complete = self.options(options)
@@ -62,22 +97,17 @@ class OnnxRuntime:
         level = _OPTIMIZATION[complete["graph_optimization"]]
         settings.graph_optimization_level = getattr(ort.GraphOptimizationLevel, level)
         settings.log_severity_level = 3  # errors only: warnings go to stderr and cannot be caught
+        if optimized is not None:
+            settings.optimized_model_filepath = str(optimized)
         # Idle worker threads would otherwise spin on the cores of whatever is timed next.
         settings.add_session_config_entry("session.force_spinning_stop", "1")
         try:
-            session = ort.InferenceSession(folder / FILE, settings, providers=complete["providers"])
+            return ort.InferenceSession(folder / FILE, settings, providers=complete["providers"])
         except Exception as error:  # its own exception classes have no common public base
             raise RuntimeUnavailable(
                 f"onnxruntime {ort.__version__} cannot run {folder / FILE}: {first_line(error)}; export the model "
                 "again with the versions installed here, or install a newer onnxruntime"
             ) from error
-        names = [node.name for node in session.get_inputs()]
-
-        def run(arrays: Sequence[Array]) -> list[Array]:
-            outputs: list[Array] = session.run(None, dict(zip(names, arrays, strict=True)))
-            return outputs
-
-        return run
 
 
 register_runtime(OnnxRuntime())

@@ -12,12 +12,14 @@ from typing import Any, ClassVar
 
 from penjing.errors import RuntimeUnavailable, first_line
 from penjing.runtimes.base import Program, Run, register_runtime
+from penjing.runtimes.kernels import Kernel
 from penjing.runtimes.onnx_file import write_onnx
 from penjing.runtimes.options import PRECISIONS, Option, complete
 from penjing.runtimes.quiet import mute
 from penjing.runtimes.signature import Array
 
 FILE = "model.xml"
+_NO_WORK = ("Const", "Input", "Output", "Reorder")  # tensors, and changes of layout
 _TYPES = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
 
 
@@ -58,6 +60,20 @@ class OpenVino:
             openvino.save_model(model, folder / FILE, compress_to_fp16=options["precision"] == "fp16")
 
     def load(self, folder: Path, options: Mapping[str, Any]) -> Run:
+        request = self._compiled(folder, options).create_infer_request()
+
+        def run(arrays: Sequence[Array]) -> list[Array]:
+            request.infer(arrays, share_inputs=True)
+            return [output.data.copy() for output in request.output_tensors]
+
+        return run
+
+    def kernels(self, folder: Path, options: Mapping[str, Any]) -> list[Kernel]:
+        """Read them from the graph that is executed, which says what each of its operators took in."""
+        operators = self._compiled(folder, options).get_runtime_model().get_ordered_ops()
+        return [_kernel(operator) for operator in operators if _said(operator, "layerType") not in _NO_WORK]
+
+    def _compiled(self, folder: Path, options: Mapping[str, Any]) -> Any:
         import openvino
 
         complete = self.options(options)
@@ -70,18 +86,32 @@ class OpenVino:
             "ENABLE_CPU_PINNING": False,  # cores are the caller's to choose; what is measured is pinned around it
         }
         try:
-            request = core.compile_model(folder / FILE, "CPU", settings).create_infer_request()
+            return core.compile_model(folder / FILE, "CPU", settings)
         except Exception as error:  # RuntimeError with a stack of its own
             raise RuntimeUnavailable(
                 f"openvino {openvino.__version__} cannot run {folder / FILE}: {first_line(error)}; export the model "
                 "again with the versions installed here"
             ) from error
 
-        def run(arrays: Sequence[Array]) -> list[Array]:
-            request.infer(arrays, share_inputs=True)
-            return [output.data.copy() for output in request.output_tensors]
 
-        return run
+def _kernel(operator: Any) -> Kernel:
+    """One executed operator: its kind, whether it reads integers, and the operators and constants in it."""
+    inputs = (value.get_source_output().get_node().get_friendly_name() for value in operator.inputs())
+    # An operator that a transformation splits has its name before a stroke.
+    parts = (name.partition("/")[0] for name in _said(operator, "originalLayersNames").split(","))
+    return Kernel(
+        f"{_said(operator, 'layerType')} ({_said(operator, 'primitiveType')})",
+        _said(operator, "runtimePrecision") in ("u8", "i8"),
+        tuple(dict.fromkeys(parts)),
+        tuple(inputs),
+        (operator.get_friendly_name(),),
+    )
+
+
+def _said(operator: Any, key: str) -> str:
+    """What the executed graph says of an operator under a key; "" where it says nothing."""
+    notes = operator.get_rt_info()
+    return str(notes[key].astype(str)) if key in notes else ""
 
 
 register_runtime(OpenVino())

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from penjing.errors import ArtifactError, PenjingError, RuntimeUnavailable, ShapeError, WorkloadError
 from penjing.runtimes import RUNTIMES, Artifact, difference, export, load, missing
+from penjing.runtimes.kernels import kernels_of
 
 
 class TwoInputs(nn.Module):
@@ -135,6 +136,14 @@ class RuntimeCase:
         with pytest.raises(ArtifactError, match=r"differs.*tolerance.*the captured graph already differs"):
             export(_Changing(), torch.ones(2, 3), tmp_path / "changing", self.runtime)
         assert list(tmp_path.iterdir()) == []
+
+    def test_kernels_name_what_is_in_the_file(self, artifact: Artifact) -> None:
+        kernels = kernels_of(RUNTIMES[self.runtime], artifact.path, artifact.options)
+        if kernels is None:
+            pytest.skip("this runtime does not say which kernels it runs")
+        assert not any(kernel.integer for kernel in kernels), "the model is float"
+        assert {"image", "scale"} & {name for kernel in kernels for name in kernel.reads}
+        assert all(kernel.kind and kernel.writes for kernel in kernels)
 
     def test_changed_file_is_refused(self, model: nn.Module, tmp_path: Path) -> None:
         artifact = export(model, inputs(2), tmp_path / "a", self.runtime)
