@@ -62,6 +62,10 @@ RIVALS: dict[str, Rival] = {
     "nncf.quantize": nncf_int8(OPENVINO, OPENVINO_BF16, model_type="transformer"),
     "nncf.compress_weights": nncf_weights(OPENVINO, OPENVINO_BF16),
     "penjing Quantize()": penjing(pj.Quantize(), *LOOSE),
+    "penjing Quantize(), outputs of blocks w8": penjing(
+        pj.Quantize(overrides={"bert.encoder.layer.*output.dense": "w8"}), *LOOSE
+    ),
+    "penjing Quantize(int8-dynamic)": penjing(pj.Quantize("int8-dynamic"), LOOSE[0]),
 }
 """What is compared; a recipe of Penjing is one line more."""
 IN_TORCH = "torch.ao.quantization, dynamic, PyTorch"

@@ -10,7 +10,9 @@ from penjing.techniques import apply
 from penjing.techniques.quantize.calibrate import Reference, observe
 from penjing.techniques.quantize.insert import insert
 from penjing.techniques.quantize.observers import min_max
-from penjing.techniques.quantize.refine import correct_biases, round_by_gptq
+from penjing.techniques.quantize.quick import quick
+from penjing.techniques.quantize.reconstruct import adaround, blocks, parts
+from penjing.techniques.quantize.refine import Rounding, correct_biases, round_by_gptq
 from penjing.techniques.quantize.technique import prepare
 from penjing.techniques.quantize.walk import Walk
 from penjing.workload import Workload
@@ -57,6 +59,9 @@ def outputs(module: fx.GraphModule, name: str, seen: Batches) -> Tensor:
 def flat_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     """All places count alike."""
     from penjing.techniques.quantize import refine
+    from penjing.techniques.quantize.rounding import Drawn
+
+    monkeypatch.setattr(Drawn, "evened", lambda drawn, weight: drawn)
 
     weighted = refine.place_weights
     monkeypatch.setattr(
@@ -97,6 +102,33 @@ def test_gptq_brings_outputs_of_other_inputs_nearer(scheme: str) -> None:
         for each in (candidate, correct_biases(reference, candidate, seen), round_by_gptq(reference, candidate, seen))
     )
     assert rounded > corrected + 1 > plain
+
+
+@pytest.mark.parametrize("rounding", [adaround, blocks])
+def test_learnt_roundings_bring_outputs_of_other_inputs_nearer(rounding: Rounding) -> None:
+    seen, others = batches(12), batches(4, seed=2)
+    reference, candidate, _ = quantized(network(), seen, "w4")
+    judge = Reference(reference, others)
+    assert judge.decibel(rounding(reference, candidate, seen)) > judge.decibel(candidate) + 2
+
+
+class Residual(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.c = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1), nn.Linear(144, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.a(x).relu()
+        return self.c((y + self.b(y)).relu().flatten(1))  # type: ignore[no-any-return]
+
+
+def test_blocks_end_where_the_network_is_one_tensor_wide() -> None:
+    torch.manual_seed(0)
+    _, candidate, layers = quantized(Residual().eval(), batches())
+    found = [[layer.name for layer in part.layers] for part in parts(quick(candidate), sorted(layers), by_block=True)]
+    assert found == [["conv2d"], ["conv2d_1"], ["linear"]] or found == [["conv2d"], ["conv2d_1", "linear"]]
+    single = [part.last.name for part in parts(quick(candidate), sorted(layers), by_block=False)]
+    assert single == ["conv2d", "conv2d_1", "linear"]
 
 
 def test_a_shift_that_all_samples_share_is_taken_back() -> None:

@@ -153,12 +153,20 @@ def _readers(module: fx.GraphModule, plan: Plan) -> Iterator[Readers]:
         if node.name not in plan.formats.static and node.args[1].name not in plan.formats.packed:
             continue
         source = node.args[0]
-        while source.target is aten.reshape.default and len(source.users) == 1:
+        while _makes_rows(source):
             source = source.args[0]
         if source.op == "call_function" and source.name not in integer and len(node.args[1].users) == 1:
             found.setdefault(source, []).append(node)
     for source, linears in found.items():
         yield Readers(source, tuple(linears))
+
+
+def _makes_rows(node: fx.Node) -> bool:
+    """Whether a node brings [..., n] into rows of n for one reader alone."""
+    if node.target is not aten.reshape.default or len(node.users) > 1:
+        return False
+    before = node.all_input_nodes[0].meta["val"].shape
+    return len(before) > 0 and before[-1] == node.meta["val"].shape[-1]
 
 
 @torch.no_grad()

@@ -34,6 +34,7 @@ class _Tap(nn.Module):
         self.extremes: list[tuple[float, float]] = []
 
     def forward(self, x: Tensor) -> None:
+        x = in_memory_order(x)
         lowest, highest = torch.aminmax(x)
         if not (torch.isfinite(lowest) and torch.isfinite(highest)):
             raise WorkloadError(
@@ -48,7 +49,7 @@ class _Tap(nn.Module):
         while self.reach < largest:
             self.counts = _merged(self.counts)
             self.reach *= 2
-        some = x.flatten()[:: x.numel() // _COUNTED | 1]  # an odd step, so that no row or channel is left out
+        some = x[:: x.numel() // _COUNTED | 1]  # an odd step, so that no row or channel is left out
         self.counts += torch.histc(some.float().cpu(), 2 * _FINE, -self.reach, self.reach).double()
 
     def histogram(self) -> Histogram:
@@ -63,6 +64,15 @@ class _Tap(nn.Module):
         share = torch.where(width > 0, (wanted - edges[place]) / width.clamp_min(1e-300), torch.ones_like(width))
         cumulated = below[place] + share * self.counts[place]
         return Histogram(cumulated.diff(), low, high, tuple(self.extremes))
+
+
+def in_memory_order(x: Tensor) -> Tensor:
+    """The values of a tensor, flat, as they lie in memory: no copy where they lie densely.
+
+    >>> in_memory_order(torch.tensor([[0, 1], [2, 3]]).T)
+    tensor([0, 1, 2, 3])
+    """
+    return x.permute(sorted(range(x.ndim), key=x.stride, reverse=True)).flatten()
 
 
 def _merged(counts: Tensor) -> Tensor:

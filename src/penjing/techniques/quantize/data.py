@@ -14,11 +14,14 @@ from penjing.workload import Batch
 SAMPLES = 512
 """Samples that ranges are observed on, at most."""
 
-WALKED = 64
+WALKED, WALKED_IF_SMALL = 64, 256
 """Samples that layers are mended on: their activations are all held at once."""
 
+SMALL = 2**20
+"""Values of inputs, all together, up to which more of them are held."""
+
 STEP = 16
-JUDGED = 128
+JUDGED, GLANCED = 128, 32
 HELD_OUT = 0.25
 ENOUGH = 32
 """Below so many samples the ranges are those of single samples, and a warning says so."""
@@ -28,14 +31,19 @@ ENOUGH = 32
 class Calibration:
     """Flat inputs of the graph, in batches.
 
-    seen: what ranges and roundings are fitted to. walked: the first of them. held_out: what choices are judged on.
-    where: what held_out is, in words. samples: how many are seen. warning: what is wrong with the data, or nothing.
+    seen: what ranges are fitted to. walked: the first of them, which layers are mended on. few: the first of those,
+    which gradients are looked at on, value by value. held_out: what choices are judged on, and glanced some of it, for
+    a first choice among many. where, where_glanced: what these are, in words. samples: how many are seen. warning: what
+    is wrong with the data, or nothing.
     """
 
     seen: list[Inputs]
     walked: list[Inputs]
+    few: list[Inputs]
     held_out: list[Inputs]
+    glanced: list[Inputs]
     where: str
+    where_glanced: str
     samples: int
     warning: str = ""
 
@@ -58,18 +66,22 @@ def calibration(context: Context, captured: Captured, *, needed: bool) -> Calibr
         raise WorkloadError("Quantize: the calibration data are empty; give at least one batch")
     _refuse_constant(batches)
     apart = workload.search_batches()
-    held_out = _first(apart, JUDGED) if apart is not None else []
+    held_out = _spread(_first(apart, SAMPLES), JUDGED) if apart is not None else []
     where = "samples of the search split"
     seen = batches
     if not held_out:
         seen, held_out = _split(batches)
+        held_out = _spread(held_out, JUDGED)
         where = "held-out samples"
-    samples = sum(batch.size for batch in seen)
+    samples, glanced = sum(batch.size for batch in seen), _spread(held_out, GLANCED)
     return Calibration(
         _flat(captured, seen, context.device),
-        _flat(captured, _smaller(_first(seen, WALKED)), context.device),
+        _flat(captured, _smaller(_walked(seen)), context.device),
+        _flat(captured, _spread(seen, STEP), context.device),
         _flat(captured, held_out, context.device),
+        _flat(captured, glanced, context.device),
         f"{sum(batch.size for batch in held_out)} {where}",
+        f"{sum(batch.size for batch in glanced)} {where}",
         samples,
         ""
         if samples >= ENOUGH
@@ -86,6 +98,28 @@ def _first(batches: Iterable[Batch], most: int) -> list[Batch]:
         room -= found[-1].size
         if room <= 0:
             break
+    return found
+
+
+def _walked(batches: Sequence[Batch]) -> list[Batch]:
+    """Samples to mend layers on, from all over the data; more of them where they are small."""
+    found = _spread(batches, WALKED_IF_SMALL)
+    leaves = [leaf for batch in found for leaf in torch.utils._pytree.tree_leaves((batch.args, batch.kwargs))]
+    values = sum(leaf.numel() for leaf in leaves if isinstance(leaf, torch.Tensor))
+    return found if values <= SMALL else _spread(batches, WALKED)
+
+
+def _spread(batches: Sequence[Batch], most: int) -> list[Batch]:
+    """So many samples at equal distances, for data often come sorted by where they are from."""
+    total = sum(batch.size for batch in batches)
+    wanted = {i * total // most for i in range(most)} if total > most else set(range(total))
+    found: list[Batch] = []
+    before = 0
+    for batch in batches:
+        inside = [i for i in range(batch.size) if before + i in wanted]
+        before += batch.size
+        if inside:
+            found.append(batch if len(inside) == batch.size else batch.take(inside))
     return found
 
 

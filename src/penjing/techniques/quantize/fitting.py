@@ -1,6 +1,6 @@
 """Fit a quantisation stage by stage, and keep of each stage what brings the outputs nearest to the float model's."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from torch import fx
@@ -10,10 +10,11 @@ from penjing.techniques.quantize.calibrate import Reference, observe
 from penjing.techniques.quantize.data import Calibration
 from penjing.techniques.quantize.importance import weigh
 from penjing.techniques.quantize.insert import insert
+from penjing.techniques.quantize.lapq import joint_ranges
 from penjing.techniques.quantize.observers import OBSERVERS
 from penjing.techniques.quantize.plan import Plan, make_plan
 from penjing.techniques.quantize.refine import ROUNDINGS, correct_biases
-from penjing.techniques.quantize.stages import AUTO, Stages
+from penjing.techniques.quantize.stages import AUTO, JOINT, Stages
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,7 @@ class Fitting:
     def __init__(self, module: fx.GraphModule, plan: Plan, data: Calibration) -> None:
         self._module, self._plan, self._data = module, plan, data
         self._reference = Reference(module, data.held_out)
+        self._glance = Reference(module, data.glanced)
         self.rows: list[str] = []
 
     def choose(self, stages: Stages | None) -> fx.GraphModule:
@@ -63,43 +65,47 @@ class Fitting:
     def _observed(self, module: fx.GraphModule, plan: Plan, observers: Sequence[str]) -> Fitted:
         """Observe once, and take the ranges of the best observer."""
         if not plan.stored:
-            (fitted,) = self._candidates(module, plan, observers)
+            fitted = self._best(self._candidates(module, plan, observers))
             self.rows.append(
                 f"weights to the nearest: outputs {fitted.decibel:.1f} dB above their error on {self._data.where}"
             )
             return fitted
         tried = self._candidates(module, plan, observers)
-        best = max(tried, key=lambda fitted: fitted.decibel)
+        best = self._best(tried)
         for fitted in tried:
             self.rows.append(
-                f"ranges by {fitted.observer}{' (kept)' if fitted is best else ''}: outputs {fitted.decibel:.1f} dB "
-                f"above their error on {self._data.where}"
+                f"ranges by {fitted.observer}{' (kept)' if fitted.observer == best.observer else ''}: outputs "
+                f"{fitted.decibel:.1f} dB above their error on {self._data.where_glanced}"
             )
         return best
+
+    def _best(self, tried: Sequence[Fitted]) -> Fitted:
+        """The best at a glance, with what it is worth on all that is held out."""
+        best = max(tried, key=lambda fitted: fitted.decibel)
+        return self._with(best, best.graph)
 
     def _candidates(self, module: fx.GraphModule, plan: Plan, observers: Sequence[str]) -> list[Fitted]:
         """Observe once, and quantise with the ranges of each observer."""
         if not plan.stored:
-            return [self._fit(module, plan, insert(module, plan, {}), "")]
+            return [self._glanced(module, plan, insert(module, plan, {}), "")]
         histograms = observe(module, set(plan.stored.values()), self._data.seen)
         if "fisher" in observers:
-            histograms = weigh(module, histograms, self._data.walked[:1])
-        return [
-            self._fit(
-                module,
-                plan,
-                insert(module, plan, {node: OBSERVERS[name](histogram) for node, histogram in histograms.items()}),
-                name,
-            )
-            for name in observers
-        ]
+            histograms = weigh(module, histograms, self._data.few)
+
+        def ranges(name: str) -> Mapping[str, tuple[float, float]]:
+            if name == JOINT:
+                judge = Reference(module, self._data.few)
+                return joint_ranges(histograms, lambda each: judge.decibel(insert(module, plan, each)))
+            return {node: OBSERVERS[name](histogram) for node, histogram in histograms.items()}
+
+        return [self._glanced(module, plan, insert(module, plan, ranges(name)), name) for name in observers]
 
     def _balanced(self, start: Fitted, name: str, observers: Sequence[str]) -> tuple[str, Fitted] | None:
         module, count = BALANCES[name](start.module, start.plan, self._data.walked)
         if not count:
             return None
         plan = make_plan(module.graph, start.plan.formats)
-        fitted = max(self._candidates(module, plan, observers), key=lambda fitted: fitted.decibel)
+        fitted = self._best(self._candidates(module, plan, observers))
         return f"{name} of {count} inputs, ranges by {fitted.observer}", fitted
 
     def _rounded(self, start: Fitted, name: str) -> tuple[str, Fitted] | None:
@@ -115,5 +121,5 @@ class Fitting:
     def _with(self, start: Fitted, graph: fx.GraphModule) -> Fitted:
         return replace(start, graph=graph, decibel=self._reference.decibel(graph))
 
-    def _fit(self, module: fx.GraphModule, plan: Plan, graph: fx.GraphModule, observer: str) -> Fitted:
-        return Fitted(module, plan, graph, self._reference.decibel(graph), observer)
+    def _glanced(self, module: fx.GraphModule, plan: Plan, graph: fx.GraphModule, observer: str) -> Fitted:
+        return Fitted(module, plan, graph, self._glance.decibel(graph), observer)

@@ -22,6 +22,7 @@ from penjing.techniques.quantize.calibrate import Inputs
 from penjing.techniques.quantize.graph import LAYERS, tensor_of
 from penjing.techniques.quantize.importance import place_weights
 from penjing.techniques.quantize.quick import quick
+from penjing.techniques.quantize.reconstruct import adaround, blocks
 from penjing.techniques.quantize.rounding import Drawn, best_rounding, mean_shift, samples
 from penjing.techniques.quantize.stored import Stored, stored
 from penjing.techniques.quantize.walk import Walk
@@ -46,7 +47,7 @@ def _round(weight: Tensor, stored: Stored, drawn: Drawn) -> None:
     stored.write(best_rounding(weight, stored.scale, stored.zero, stored.limits, nearest, drawn))
 
 
-ROUNDINGS: Mapping[str, Rounding] = {"gptq": round_by_gptq}
+ROUNDINGS: Mapping[str, Rounding] = {"gptq": round_by_gptq, "adaround": adaround, "blocks": blocks}
 
 
 def _mended(
@@ -69,6 +70,7 @@ def _mended(
         weight = tensor_of(reference, call["weight"]).flatten(1)
         source: Any = layer.args[0]  # of a linear and of a convolution alike
         drawn = samples(float_layer, there.values(call["input"]), here.values(source), weights[node.name])
+        drawn = drawn.evened(weight)
         change(weight, found, drawn)
         if found.bias is not None:
             found.move_bias(mean_shift(weight, found.real, drawn.moments()))

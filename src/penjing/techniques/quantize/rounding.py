@@ -14,7 +14,7 @@ means go into the bias, which bias correction sets (Nagel et al. 2019, arXiv:190
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -63,6 +63,15 @@ class Drawn:
             Drawn(self.inputs[:, part], self.seen[:, part], self.places[part])
             for part in (slice(first), slice(first, None))
         )  # type: ignore[return-value]
+
+    def evened(self, weight: Tensor) -> "Drawn":
+        """The same rows, of which those whose outputs are large count less: w_r / (1 + |y_r|^2 / median |y|^2).
+
+        What follows is mostly normalised, so that errors count as shares of what they disturb.
+        """
+        outputs = self.inputs.float() @ weight.float().reshape(len(self.inputs), -1, weight.shape[1]).mT
+        size = outputs.square().sum((0, 2))
+        return replace(self, places=self.places / (1 + size / size.median().clamp_min(1e-30)))
 
     def moments(self) -> Moments:
         """Average over the rows."""

@@ -8,6 +8,9 @@ from penjing.techniques.quantize.balance import BALANCES
 from penjing.techniques.quantize.observers import OBSERVERS
 from penjing.techniques.quantize.refine import ROUNDINGS
 
+JOINT = "lapq"
+"""The observer that looks at all ranges together."""
+
 
 @dataclass(frozen=True)
 class Stages:
@@ -39,7 +42,7 @@ def stages_of(method: str | Sequence[str]) -> Stages | None:
     names = (method,) if isinstance(method, str) else tuple(method)
     if names == ("auto",):
         return None
-    known = (*BALANCES, *OBSERVERS, "nearest", *ROUNDINGS, "bias")
+    known = (*BALANCES, *OBSERVERS, JOINT, "nearest", *ROUNDINGS, "bias")
     for name in names:
         if name not in known:
             raise RecipeError(
@@ -52,7 +55,7 @@ def stages_of(method: str | Sequence[str]) -> Stages | None:
         raise RecipeError(f"Quantize: method={method!r} rounds weights in {len(roundings)} ways; choose one")
     return Stages(
         tuple(name for name in names if name in BALANCES),
-        tuple(name for name in names if name in OBSERVERS) or ("minmax",),
+        tuple(name for name in names if name in OBSERVERS or name == JOINT) or ("minmax",),
         roundings,
         "bias" in names,
     )

@@ -71,6 +71,10 @@ class Walk:
         """The value of a node that has run and is still to be read, for each batch."""
         return self._values[node]
 
+    def holds(self, node: fx.Node) -> bool:
+        """Whether a node has run and is still to be read."""
+        return node in self._values
+
     def _compute(self, node: fx.Node, known: dict[fx.Node, Any]) -> None:
         for x in node.all_input_nodes:
             if x not in known:
