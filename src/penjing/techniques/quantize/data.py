@@ -62,7 +62,7 @@ def calibration(context: Context, captured: Captured, *, needed: bool) -> Calibr
             )
         return None
     batches = _first(workload.calibration_batches(), SAMPLES)
-    if not batches:
+    if not any(batch.size for batch in batches):
         raise WorkloadError("Quantize: the calibration data are empty; give at least one batch")
     _refuse_constant(batches)
     apart = workload.search_batches()
