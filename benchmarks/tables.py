@@ -216,6 +216,27 @@ def quantize_silero(data: dict[str, Any]) -> list[str]:
     ]
 
 
+def quantize_resnet20(data: dict[str, Any]) -> list[str]:
+    rows = [
+        "| model | accuracy, % | lost, points | faster than float32, batch 1 | bytes | seconds |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, row in data["rows"].items():
+        if "lost_points" not in row:
+            rows.append(f"| {name} | {100 * row['accuracy']:.2f} | reference | - | {row['size_bytes']:,} | - |")
+            continue
+        lost = row["lost_points"]
+        rows.append(
+            f"| {name} | {100 * row['accuracy']:.2f} | {lost['value']:.2f} [{lost['low']:.2f}, {lost['high']:.2f}] | "
+            f"{ratio(row['faster'])} | {row['size_bytes']:,} | {row['seconds']:.1f} |"
+        )
+    return [
+        f"No training; the files in ONNX Runtime on {data['images']:,} test images, paired with float32.",
+        "",
+        *rows,
+    ]
+
+
 def widths(data: dict[str, Any]) -> list[str]:
     rows = ["| outside | inside | MMACs | fp32, batch 1 | fp32, batch 32 | int8, batch 1 | int8, batch 32 |"]
     rows.append("|---|---|---|---|---|---|---|")
@@ -457,6 +478,7 @@ SECTIONS: dict[str, tuple[str, Callable[[dict[str, Any]], list[str]]]] = {
     "quantize_peer": ("Static int8 beside ONNX Runtime's own tool", quantize_peer),
     "quantize_efficientnet": ("EfficientNet-Lite0 in int8 beside its peers", quantize_efficientnet),
     "quantize_minilm": ("A sentence encoder in int8 beside its peers", quantize_minilm),
+    "quantize_resnet20": ("ResNet-20 in eight and four bits without training", quantize_resnet20),
     "quantize_silero": ("A recurrent detector of speech in int8 beside its peers", quantize_silero),
     "parity": ("Simulation and runtime", parity),
     "import_time": ("Import time", import_time),
