@@ -275,11 +275,11 @@ class Quantize(Step):
 
     overrides: names or patterns of modules -> the name of another scheme, or "float"; the first that matches holds.
 
-    method: how ranges and roundings are found, one name or several, each stage by its own:
-    balance weights against activations ("equalize", "smooth", "awq"), observe activations ("minmax", "average",
-    "percentile", "mse", "entropy", "laplace", "gauss", "lapq"), round weights ("gptq", "adaround", "blocks"), correct
-    biases ("bias"). "auto" tries what helps, and keeps and logs each stage that brings the outputs nearer to the float
-    model's on calibration data that it was not fitted to. Formulas and sources: `penjing.techniques.quantize`.
+    method: how ranges and roundings are found, one name or several, each for its stage: balance weights against
+    activations ("equalize", "smooth", "awq"), observe activations ("minmax", "average", "percentile", "mse", "fisher",
+    "entropy", "deviations", "laplace", "gauss", "lapq"), round weights ("nearest", "gptq", "adaround", "blocks"),
+    correct biases ("bias"). "auto" tries what helps, and keeps and logs each stage that brings the outputs nearer to
+    the float model's on inputs that it was not fitted to. Formulas and sources: `penjing.techniques.quantize`.
 
     >>> Quantize("w4", method=("mse", "gptq"), overrides={"head*": "float"}).explain()
     "quantize(scheme=w4, method=['mse', 'gptq'], overrides={'head*': 'float'})"

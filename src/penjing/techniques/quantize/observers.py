@@ -162,6 +162,16 @@ def _divergence(counts: Tensor, start: int, end: int) -> float:
     return float((p[held] * (p[held] / q[held].clamp_min(least)).log()).sum())
 
 
+def deviations(histogram: Histogram, count: float = 4.0) -> tuple[float, float]:
+    """Take so many standard deviations about the mean; of values of one sign, about zero.
+
+    >>> deviations(Histogram(torch.tensor([1.0, 1.0]), -100.0, 100.0), 1.0)
+    (-50.0, 50.0)
+    """
+    mean, _, sigma = _moments(histogram)
+    return _around(histogram, mean, count * sigma)
+
+
 def laplace(histogram: Histogram) -> tuple[float, float]:
     r"""Take the range that is best for a Laplace distribution of the same mean deviation b: mu -+ alpha.
 
@@ -236,6 +246,7 @@ OBSERVERS: dict[str, Observer] = {
     "mse": mse,
     "fisher": fisher,
     "entropy": entropy,
+    "deviations": deviations,
     "laplace": laplace,
     "gauss": gauss,
 }
