@@ -77,9 +77,9 @@ def test_every_scheme_is_the_same_number_in_the_runtime(scheme: str, tmp_path: P
 
 def test_overrides_mix_schemes() -> None:
     outcome = quantized(net(), Quantize("int8", "minmax", {"lstm": "w4", "linear": "float", "embed": "fp16"}))
-    (packed,) = (row.what for row in outcome.log if "compute in float" in row.what)
-    assert "lstm store their weights in int4" in packed
-    assert "embed store their weights in fp16" in packed
+    packed = [row.what for row in outcome.log if "computed with in float" in row.what]
+    assert "weights in int4 that are computed with in float: lstm" in packed
+    assert "weights in fp16 that are computed with in float: embed" in packed
     assert "linear.weight" in dict(outcome.model.named_parameters())
     assert int8_layers(outcome.model) == ("conv",)
 
@@ -108,6 +108,13 @@ def test_weights_alone_need_no_data() -> None:
     assert apply(model, Quantize("w8"), torch.randn(2, 16)).model(torch.zeros(1, 16)).shape == (1, 8)
     with pytest.raises(RecipeError, match="needs calibration data"):
         apply(model, Quantize("w8", method="gptq"), torch.randn(2, 16))
+
+
+def test_equalisation_needs_no_data_either() -> None:
+    model = nn.Sequential(nn.Linear(16, 8), nn.ReLU(), nn.Linear(8, 4)).eval()
+    outcome = apply(model, Quantize("w8", method="equalize"), torch.randn(2, 16))
+    assert any("1 pairs of layers equalised" in row.what for row in outcome.log)
+    assert torch.allclose(outcome.model(torch.ones(1, 16)), model(torch.ones(1, 16)), atol=0.05)
 
 
 def test_zeros_stay_zero() -> None:

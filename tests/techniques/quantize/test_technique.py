@@ -100,7 +100,7 @@ def test_what_stays_in_float_is_said_and_structures_survive() -> None:
         "norm stays in float: there is no int8 form of layer_norm",
         "operators without weights that stay in float: add",
     ]
-    assert "embed store their weights in int8 and compute in float" in [row.what for row in state.rows]
+    assert "weights in int8 that are computed with in float: embed" in [row.what for row in state.rows]
     assert int8_layers(state.model) == ("linear",)
 
 
@@ -146,8 +146,8 @@ def test_every_module_with_weights_is_told_to_be_int8_or_float() -> None:
     assert "what runs in int8: " + ", ".join(int8_layers(state.model)) in [row.what for row in state.rows]
     floats = [row.what for row in state.rows if row.fell_back and " stay" in row.what]
     said = {what.partition(" stays in float: ")[0]: what for what in floats}
-    (packed,) = (row.what for row in state.rows if "compute in float" in row.what)
-    assert packed == "embed, lstm, up store their weights in int8 and compute in float"
+    (packed,) = (row.what for row in state.rows if "computed with in float" in row.what)
+    assert packed == "weights in int8 that are computed with in float: embed, lstm, up"
     assert said["position"].endswith("add joins in only between int8 operators")
     assert said["normed"].endswith("its weight is computed, not stored")
     assert said["norm"].endswith("it is a batch norm that no convolution or linear right before it takes in")

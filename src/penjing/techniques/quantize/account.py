@@ -12,17 +12,18 @@ from penjing.techniques.quantize.plan import LIGHT, Plan, moves
 from penjing.techniques.quantize.slots import weight_slots
 
 
-def packed_account(module: fx.GraphModule, plan: Plan) -> str:
-    """Say which modules store their weights in fewer bits than they compute in."""
-    names: dict[str, list[str]] = {}
+def packed_account(module: fx.GraphModule, plan: Plan) -> Iterator[str]:
+    """Say which modules store their weights in fewer bits than they compute in, or quantise inputs as they come."""
+    names: dict[str, dict[str, None]] = {}
     for slot in weight_slots(module):
-        if slot.weight.name in plan.formats.packed and slot.reader.name not in plan.layers:
-            grid = plan.formats.packed[slot.weight.name].weight
-            dynamic = plan.formats.packed[slot.weight.name].dynamic and slot.reader.target is LINEAR
-            what = f"{grid.type} with inputs quantised at each call" if dynamic else f"{grid.type} and compute in float"
-            names.setdefault(what, []).append(slot.module or "the model")
-    parts = (f"{', '.join(dict.fromkeys(modules))} store their weights in {what}" for what, modules in names.items())
-    return "; ".join(parts)
+        if slot.weight.name not in plan.formats.packed or slot.reader.name in plan.layers:
+            continue
+        scheme = plan.formats.packed[slot.weight.name]
+        dynamic = scheme.dynamic and slot.reader.target is LINEAR
+        how = "with inputs quantised at each call" if dynamic else "that are computed with in float"
+        names.setdefault(f"weights in {scheme.weight.type} {how}", {})[slot.module or "the model"] = None
+    for what, modules in names.items():
+        yield f"{what}: {', '.join(modules)}"
 
 
 def float_account(module: fx.GraphModule, plan: Plan) -> Iterator[tuple[str, bool]]:

@@ -11,6 +11,7 @@ from penjing.recipe import Quantize, Scheme
 from penjing.recipe.schemes import FLOAT, scheme_of
 from penjing.structure import GraphModel, capture
 from penjing.techniques.quantize.account import float_account, packed_account
+from penjing.techniques.quantize.balance import equalize
 from penjing.techniques.quantize.data import Calibration, calibration
 from penjing.techniques.quantize.fitting import Fitting
 from penjing.techniques.quantize.fold import fold_batch_norms
@@ -37,7 +38,11 @@ def run(state: State, step: Quantize, context: Context) -> State:
     plan, folds = prepare(captured.module, step.scheme, step.overrides)
     data = calibration(context, captured, needed=bool(needs(step)))
     if data is None:
-        chosen, tried = insert(captured.module, plan, {}), ["there are no data to look at: weights to the nearest"]
+        module, pairs = captured.module, 0
+        if stages is not None and "equalize" in stages.balances:
+            module, pairs = equalize(module, plan, ())
+        chosen = insert(module, make_plan(module.graph, plan.formats), {})
+        tried = [f"there are no data to look at: weights to the nearest, {pairs} pairs of layers equalised"]
     else:
         fitting = Fitting(captured.module, plan, data)
         chosen, tried = fitting.choose(stages), fitting.rows
@@ -75,8 +80,8 @@ def _what_runs(module: fx.GraphModule, plan: Plan, folds: int, data: Calibration
             f"operators between them; ranges from {data.samples} samples",
             False,
         )
-    if plan.formats.packed:
-        yield packed_account(module, plan), False
+    for sentence in packed_account(module, plan):
+        yield sentence, False
     if data is not None and data.warning:
         yield data.warning, True
 
