@@ -14,7 +14,7 @@ from penjing.recipe import SCHEMES, Grid, Quantize, Recipe, Scheme
 from penjing.runtimes import export, load
 from penjing.techniques import Outcome, apply
 from penjing.techniques.quantize import int8_layers
-from penjing.techniques.quantize.weights import fit, groups_of, quantize, spread
+from penjing.techniques.quantize.weights import dequantize, fit, groups_of, quantize
 from penjing.workload import Workload
 
 
@@ -124,8 +124,7 @@ def test_zeros_stay_zero() -> None:
     weight[torch.rand(8, 64) < 0.7] = 0
     for scheme in SCHEMES.values():
         params = fit(weight, scheme.weight)
-        steps = quantize(weight, params, scheme.weight).float()
-        real = (steps - spread(params.zero_point, weight.shape).float()) * spread(params.scale, weight.shape)
+        real = dequantize(quantize(weight, params, scheme.weight), params)
         assert bool((real[weight == 0] == 0).all())
 
 
@@ -136,7 +135,7 @@ def test_groups() -> None:
     for name in ("w4", "w4-g32"):
         grid = SCHEMES[name].weight
         params = fit(weight, grid)
-        real = quantize(weight, params, grid).float() * spread(params.scale, weight.shape)
+        real = dequantize(quantize(weight, params, grid), params)
         errors[name] = float((real - weight)[:, :32].norm())
     assert errors["w4-g32"] < 0.1 * errors["w4"]
     assert groups_of(100, SCHEMES["w4-g32"].weight) == 1, "inputs that do not divide evenly are one group"

@@ -15,7 +15,6 @@ operator of its own. They search the exponent a for each input by the error that
 on a sample of inputs.
 """
 
-import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -25,14 +24,25 @@ from torch import Tensor, fx, nn
 from penjing.recipe import Scheme
 from penjing.structure.rules import bind
 from penjing.techniques.quantize.calibrate import Inputs
-from penjing.techniques.quantize.graph import CONVOLUTIONS, LINEAR, aten, only_user, put, tensor_of
+from penjing.techniques.quantize.graph import (
+    CONVOLUTIONS,
+    LINEAR,
+    aten,
+    copied,
+    only_user,
+    put,
+    rewrite,
+    tensor_of,
+    without_unread,
+)
 from penjing.techniques.quantize.importance import place_weights
 from penjing.techniques.quantize.params import activation_params
 from penjing.techniques.quantize.plan import Plan
+from penjing.techniques.quantize.quick import there_and_back
 from penjing.techniques.quantize.walk import Walk
-from penjing.techniques.quantize.weights import fit, quantize, spread
+from penjing.techniques.quantize.weights import dequantize, fit, quantize
 
-EXPONENTS = (0.0, 0.2, 0.35, 0.5, 0.65, 0.8)
+EXPONENTS = (0.2, 0.35, 0.5, 0.65, 0.8)
 _ROWS = 512
 _SMALLEST = 1e-5
 _HOMOGENEOUS = frozenset({aten.relu.default, aten.leaky_relu.default, aten.dropout.default, aten.clone.default})
@@ -52,23 +62,22 @@ Balance = Callable[[fx.GraphModule, Plan, Sequence[Inputs]], tuple[fx.GraphModul
 
 def smooth(module: fx.GraphModule, plan: Plan, batches: Sequence[Inputs]) -> tuple[fx.GraphModule, int]:
     """Divide inputs of linears that float operators make; give the new graph and how many inputs were divided."""
-    return _divide(module, plan, batches, lambda largest, mean, weight: largest, inverse=True)
+    return _divide(module, plan, batches, lambda largest, mean, columns, a: largest**a / columns ** (1 - a))
 
 
 def awq(module: fx.GraphModule, plan: Plan, batches: Sequence[Inputs]) -> tuple[fx.GraphModule, int]:
     """Divide inputs of linears by a power of their mean size; give the new graph and how many inputs were divided."""
-    return _divide(module, plan, batches, lambda largest, mean, weight: mean, inverse=False)
+    return _divide(module, plan, batches, lambda largest, mean, columns, a: mean**a)
+
+
+Scale = Callable[[Tensor, Tensor, Tensor, float], Tensor]
+"""From max|x_c|, mean|x_c| and max_o|W_oc| [n] and an exponent: by what each input is divided [n]."""
 
 
 def _divide(
-    module: fx.GraphModule,
-    plan: Plan,
-    batches: Sequence[Inputs],
-    size: Callable[[Tensor, Tensor, Tensor], Tensor],
-    *,
-    inverse: bool,
+    module: fx.GraphModule, plan: Plan, batches: Sequence[Inputs], scale_of: Scale
 ) -> tuple[fx.GraphModule, int]:
-    balanced = fx.GraphModule(module, copy.deepcopy(module.graph), class_name=module.__class__.__name__)
+    balanced = copied(module)
     walk = Walk(module, batches)
     there = {node.name: node for node in module.graph.nodes}
     found = list(_readers(balanced, plan))
@@ -89,22 +98,18 @@ def _divide(
             rows,
             _scheme(plan, readers.linears[0]),
         )
-        best, least = None, float("inf")
+        bounded = (largest.clamp_min(_SMALLEST), mean.clamp_min(_SMALLEST), heaviest.clamp_min(_SMALLEST))
+        even = torch.ones_like(heaviest)
+        scales = [even]
         for exponent in EXPONENTS:
-            scale = size(largest, mean, heaviest).clamp_min(_SMALLEST) ** exponent
-            if inverse and exponent:
-                scale = scale / heaviest.clamp_min(_SMALLEST) ** (1 - exponent)
-            scale = torch.where(largest > 0, scale, torch.ones_like(scale))
-            scale = scale / scale.log().mean().exp()
-            error = trial.error(scale)
-            if error < least:
-                best, least = (None if exponent == 0.0 else scale), error
-        if best is not None:
+            scale = scale_of(*bounded, exponent)
+            scale = torch.where(largest > 0, scale, even)
+            scales.append(scale / scale.log().mean().exp())
+        best = min(scales, key=trial.error)
+        if best is not even:
             _apply(balanced, readers, best)
             count += 1
-    balanced.graph.lint()
-    balanced.recompile()
-    return fx.GraphModule(balanced, balanced.graph, class_name=module.__class__.__name__), count
+    return without_unread(balanced), count
 
 
 @dataclass(frozen=True)
@@ -123,16 +128,12 @@ class _Trial:
         if self.scheme.activation is not None:
             ends = (self.rows / scale).aminmax()
             params = activation_params(float(ends.min), float(ends.max))
-            zero = params.zero_point.float()
-            divided = (torch.clamp(torch.round(divided / params.scale) + zero, 0, 255) - zero) * params.scale
+            divided = there_and_back(divided, params.scale, params.zero_point)
         total = 0.0
         for weight, places in zip(self.weights, self.places, strict=True):
             wide = weight * scale
             fitted = fit(wide, self.scheme.weight)
-            steps = quantize(wide, fitted, self.scheme.weight).float()
-            if self.scheme.weight.is_integer:
-                steps = steps - spread(fitted.zero_point, wide.shape).float()
-            real = steps * spread(fitted.scale, wide.shape)
+            real = dequantize(quantize(wide, fitted, self.scheme.weight), fitted)
             total += float(((self.few @ weight.T - divided @ real.T).square().sum(1) * places).sum())
         return total
 
@@ -173,16 +174,8 @@ def _makes_rows(node: fx.Node) -> bool:
 def _apply(module: fx.GraphModule, readers: Readers, scale: Tensor) -> None:
     """Divide the source and multiply the weights."""
     for linear in readers.linears:
-        weight = linear.args[1]
-        assert isinstance(weight, fx.Node)
-        with module.graph.inserting_before(linear):
-            value = nn.Parameter(tensor_of(module, weight) * scale, requires_grad=False)
-            new = put(module, str(weight.target), value)
-        linear.update_arg(1, new)
-        name = weight.name
-        if not weight.users:
-            module.graph.erase_node(weight)
-            new.name = name
+        weight = bind(linear)["weight"]
+        rewrite(module, weight, tensor_of(module, weight) * scale)
     source = readers.source
     entries = {linear: _entry(linear, source) for linear in readers.linears}
     if source.target in _NORMS and set(source.users) <= set(entries.values()) and bind(source)["weight"] is not None:
@@ -218,7 +211,7 @@ def _fold(module: fx.GraphModule, norm: fx.Node, scale: Tensor) -> None:
 @torch.no_grad()
 def equalize(module: fx.GraphModule, plan: Plan, batches: Sequence[Inputs]) -> tuple[fx.GraphModule, int]:
     """Equalise the ranges of pairs of layers until they move no more; give the new graph and the number of pairs."""
-    balanced = fx.GraphModule(module, copy.deepcopy(module.graph), class_name=module.__class__.__name__)
+    balanced = copied(module)
     pairs = list(_pairs(balanced))
     values: dict[fx.Node, Tensor] = {}
 
@@ -243,14 +236,8 @@ def equalize(module: fx.GraphModule, plan: Plan, batches: Sequence[Inputs]) -> t
         if moved < 1e-3:
             break
     for node, value in values.items():
-        with balanced.graph.inserting_before(node):
-            new = put(balanced, str(node.target), nn.Parameter(value, requires_grad=False))
-        node.replace_all_uses_with(new)
-        name = node.name
-        balanced.graph.erase_node(node)
-        new.name = name
-    balanced.recompile()
-    return fx.GraphModule(balanced, balanced.graph, class_name=module.__class__.__name__), len(pairs)
+        rewrite(balanced, node, value)
+    return without_unread(balanced), len(pairs)
 
 
 def _pairs(module: fx.GraphModule) -> Iterator[tuple[fx.Node, fx.Node]]:

@@ -1,6 +1,5 @@
 """Look at activations: run calibration batches through the float graph and keep a histogram of each stored tensor."""
 
-import copy
 from collections.abc import Iterable, Mapping, Sequence
 from math import ceil, isfinite, log2
 from typing import Any
@@ -9,6 +8,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from penjing.errors import WorkloadError
+from penjing.techniques.quantize.graph import copied
 from penjing.techniques.quantize.observers import BINS, Histogram
 from penjing.techniques.quantize.quick import quick
 
@@ -95,7 +95,7 @@ def observe(module: fx.GraphModule, names: Iterable[str], batches: Iterable[Inpu
 
 def _tapped(module: fx.GraphModule, taps: Mapping[str, nn.Module]) -> fx.GraphModule:
     """Give the same graph, in which each tap is shown the output of its node."""
-    tapped = fx.GraphModule(module, copy.deepcopy(module.graph))
+    tapped = copied(module)
     for node in list(tapped.graph.nodes):
         if node.name in taps:
             tapped.add_submodule(f"tap_{node.name}", taps[node.name])

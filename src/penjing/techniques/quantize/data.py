@@ -9,7 +9,7 @@ from penjing.errors import RecipeError, WorkloadError
 from penjing.structure import Captured
 from penjing.techniques.quantize.calibrate import Inputs
 from penjing.techniques.state import Context
-from penjing.workload import Batch
+from penjing.workload import Batch, tree
 
 SAMPLES = 512
 """Samples that ranges are observed on, at most."""
@@ -31,8 +31,8 @@ ENOUGH = 32
 class Calibration:
     """Flat inputs of the graph, in batches.
 
-    seen: what ranges are fitted to. walked: the first of them, which layers are mended on. few: the first of those,
-    which gradients are looked at on, value by value. held_out: what choices are judged on, and glanced some of it, for
+    seen: what ranges are fitted to. walked: some of it, which layers are mended on. few: some, which gradients are
+    looked at on, value by value. held_out: what choices are judged on, and glanced some of it, for
     a first choice among many. where, where_glanced: what these are, in words. samples: how many are seen. warning: what
     is wrong with the data, or nothing.
     """
@@ -104,8 +104,7 @@ def _first(batches: Iterable[Batch], most: int) -> list[Batch]:
 def _walked(batches: Sequence[Batch]) -> list[Batch]:
     """Samples to mend layers on, from all over the data; more of them where they are small."""
     found = _spread(batches, WALKED_IF_SMALL)
-    leaves = [leaf for batch in found for leaf in torch.utils._pytree.tree_leaves((batch.args, batch.kwargs))]
-    values = sum(leaf.numel() for leaf in leaves if isinstance(leaf, torch.Tensor))
+    values = sum(x.numel() for batch in found for x in tree.tensors((batch.args, batch.kwargs)))
     return found if values <= SMALL else _spread(batches, WALKED)
 
 
@@ -134,21 +133,13 @@ def _smaller(batches: Iterable[Batch]) -> list[Batch]:
 
 def _refuse_constant(batches: Sequence[Batch]) -> None:
     """Raise WorkloadError where no input of floats ever changes: the ranges would be those of nothing."""
-    floats = [
-        [leaf for leaf in torch.utils._pytree.tree_leaves((batch.args, batch.kwargs)) if _is_float(leaf)]
-        for batch in batches
-    ]
-    leaves = [leaf for each in floats for leaf in each]
-    if leaves and all(leaf.numel() == 0 or bool((leaf == leaf.reshape(-1)[0]).all()) for leaf in leaves):
-        value = float(leaves[0].reshape(-1)[0]) if leaves[0].numel() else 0.0
+    inputs = (x for batch in batches for x in tree.tensors((batch.args, batch.kwargs)))
+    floats = [x for x in inputs if x.is_floating_point() and x.numel()]
+    if floats and all(bool((x == x.reshape(-1)[0]).all()) for x in floats):
         raise WorkloadError(
-            f"Quantize: every value of every calibration batch is {value:g}; give samples of the data that the model "
-            "will see"
+            f"Quantize: every value of every calibration batch is {float(floats[0].reshape(-1)[0]):g}; give samples of "
+            "the data that the model will see"
         )
-
-
-def _is_float(leaf: object) -> bool:
-    return isinstance(leaf, torch.Tensor) and leaf.is_floating_point()
 
 
 def _split(batches: Sequence[Batch]) -> tuple[list[Batch], list[Batch]]:

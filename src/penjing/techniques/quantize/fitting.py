@@ -1,6 +1,6 @@
 """Fit a quantisation stage by stage, and keep of each stage what brings the outputs nearest to the float model's."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from torch import fx
@@ -10,7 +10,7 @@ from penjing.techniques.quantize.calibrate import Reference, observe
 from penjing.techniques.quantize.data import Calibration
 from penjing.techniques.quantize.importance import weigh
 from penjing.techniques.quantize.insert import insert
-from penjing.techniques.quantize.lapq import joint_ranges
+from penjing.techniques.quantize.lapq import Ranges, joint_ranges
 from penjing.techniques.quantize.observers import OBSERVERS
 from penjing.techniques.quantize.plan import Plan, make_plan
 from penjing.techniques.quantize.refine import ROUNDINGS, correct_biases
@@ -25,7 +25,7 @@ class Fitted:
     plan: Plan
     graph: fx.GraphModule
     decibel: float
-    observer: str = ""
+    observer: str
 
 
 class Fitting:
@@ -40,7 +40,7 @@ class Fitting:
     def choose(self, stages: Stages | None) -> fx.GraphModule:
         """Give the quantised graph. What the stages name is done; None tries what may help and keeps what does."""
         wanted = AUTO if stages is None else stages
-        best = self._observed(self._module, self._plan, wanted.observers)
+        best = self._observed(wanted.observers)
         for name in wanted.balances:
             best = self._step(best, self._balanced(best, name, wanted.observers), must=stages is not None)
         nearest = best
@@ -62,16 +62,15 @@ class Fitting:
         )
         return fitted if kept else best
 
-    def _observed(self, module: fx.GraphModule, plan: Plan, observers: Sequence[str]) -> Fitted:
+    def _observed(self, observers: Sequence[str]) -> Fitted:
         """Observe once, and take the ranges of the best observer."""
-        if not plan.stored:
-            fitted = self._best(self._candidates(module, plan, observers))
-            self.rows.append(
-                f"weights to the nearest: outputs {fitted.decibel:.1f} dB above their error on {self._data.where}"
-            )
-            return fitted
-        tried = self._candidates(module, plan, observers)
+        tried = self._candidates(self._module, self._plan, observers)
         best = self._best(tried)
+        if not self._plan.stored:
+            self.rows.append(
+                f"weights to the nearest: outputs {best.decibel:.1f} dB above their error on {self._data.where}"
+            )
+            return best
         for fitted in tried:
             self.rows.append(
                 f"ranges by {fitted.observer}{' (kept)' if fitted.observer == best.observer else ''}: outputs "
@@ -87,18 +86,18 @@ class Fitting:
     def _candidates(self, module: fx.GraphModule, plan: Plan, observers: Sequence[str]) -> list[Fitted]:
         """Observe once, and quantise with the ranges of each observer."""
         if not plan.stored:
-            return [self._glanced(module, plan, insert(module, plan, {}), "")]
+            return [self._glanced(module, plan, {}, "")]
         histograms = observe(module, set(plan.stored.values()), self._data.seen)
         if "fisher" in observers:
             histograms = weigh(module, histograms, self._data.few)
 
-        def ranges(name: str) -> Mapping[str, tuple[float, float]]:
+        def ranges(name: str) -> Ranges:
             if name == JOINT:
                 judge = Reference(module, self._data.few)
                 return joint_ranges(histograms, lambda each: judge.decibel(insert(module, plan, each)))
             return {node: OBSERVERS[name](histogram) for node, histogram in histograms.items()}
 
-        return [self._glanced(module, plan, insert(module, plan, ranges(name)), name) for name in observers]
+        return [self._glanced(module, plan, ranges(name), name) for name in observers]
 
     def _balanced(self, start: Fitted, name: str, observers: Sequence[str]) -> tuple[str, Fitted] | None:
         module, count = BALANCES[name](start.module, start.plan, self._data.walked)
@@ -108,9 +107,7 @@ class Fitting:
         fitted = self._best(self._candidates(module, plan, observers))
         return f"{name} of {count} inputs, ranges by {fitted.observer}", fitted
 
-    def _rounded(self, start: Fitted, name: str) -> tuple[str, Fitted] | None:
-        if name == "nearest":
-            return None
+    def _rounded(self, start: Fitted, name: str) -> tuple[str, Fitted]:
         graph = ROUNDINGS[name](start.module, start.graph, self._data.walked)
         return f"weights rounded by {name}", self._with(start, graph)
 
@@ -121,5 +118,6 @@ class Fitting:
     def _with(self, start: Fitted, graph: fx.GraphModule) -> Fitted:
         return replace(start, graph=graph, decibel=self._reference.decibel(graph))
 
-    def _glanced(self, module: fx.GraphModule, plan: Plan, graph: fx.GraphModule, observer: str) -> Fitted:
+    def _glanced(self, module: fx.GraphModule, plan: Plan, ranges: Ranges, observer: str) -> Fitted:
+        graph = insert(module, plan, ranges)
         return Fitted(module, plan, graph, self._glance.decibel(graph), observer)

@@ -1,5 +1,6 @@
 """Small tools on a captured graph: read and put tensors, and rewrite it into the few forms that the plan knows."""
 
+import copy
 from collections.abc import Callable
 from itertools import chain, count
 from typing import Any
@@ -106,6 +107,32 @@ def shape_of(node: fx.Node) -> tuple[int | torch.SymInt, ...]:
 def only_user(node: fx.Node) -> fx.Node | None:
     """Give the one node that reads this one, None if there are none or several."""
     return next(iter(node.users)) if len(node.users) == 1 else None
+
+
+def output_channel(layer: fx.Node, ndim: int) -> int:
+    """The dimension of a layer's output that its weight's first one runs along."""
+    return ndim - 1 if layer.target is LINEAR else 1
+
+
+def copied(module: fx.GraphModule) -> fx.GraphModule:
+    """Give the same graph once more, over the same tensors."""
+    return fx.GraphModule(module, copy.deepcopy(module.graph), class_name=module.__class__.__name__)
+
+
+def without_unread(module: fx.GraphModule) -> fx.GraphModule:
+    """Give a module of the same graph that holds only the tensors which the graph still reads."""
+    module.graph.eliminate_dead_code()
+    module.graph.lint()
+    return fx.GraphModule(module, module.graph, class_name=module.__class__.__name__)
+
+
+def rewrite(module: fx.GraphModule, constant: fx.Node, value: Tensor) -> None:
+    """Read another tensor where a graph reads this one; its node keeps the name."""
+    with module.graph.inserting_before(constant):
+        new = put(module, str(constant.target), nn.Parameter(value, requires_grad=False))
+    constant.replace_all_uses_with(new)
+    module.graph.erase_node(constant)
+    new.name = constant.name
 
 
 def is_relu(node: fx.Node | None) -> bool:

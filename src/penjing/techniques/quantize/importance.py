@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, fx
 
 from penjing.techniques.quantize.calibrate import Inputs
-from penjing.techniques.quantize.graph import LINEAR
+from penjing.techniques.quantize.graph import output_channel
 from penjing.techniques.quantize.observers import Histogram
 
 FLOOR = 0.01
@@ -32,9 +32,9 @@ def place_weights(
     Places are ordered as the output is, without its channels. A layer that no gradient reaches gets ones.
     """
     found: dict[str, list[Tensor]] = {name: [] for name in layers}
-    for name, value, squares in _squared_gradients(module, layers, batches, seed):
-        channel = value.ndim - 1 if name in _linears(module) else 1
-        found[name].append(squares.sum(channel).flatten())
+    nodes = {node.name: node for node in module.graph.nodes}
+    for name, _, squares in _squared_gradients(module, layers, batches, seed):
+        found[name].append(squares.sum(output_channel(nodes[name], squares.ndim)).flatten())
     return {name: _scaled(weights) for name, weights in found.items()}
 
 
@@ -72,10 +72,6 @@ def _squared_gradients(
             )
         for (name, leaf), gradient in zip(tape.seen.items(), gradients, strict=True):
             yield name, leaf, torch.ones_like(leaf) if gradient is None else gradient.detach().float().square()
-
-
-def _linears(module: fx.GraphModule) -> set[str]:
-    return {node.name for node in module.graph.nodes if node.target is LINEAR}
 
 
 def _random_signs(like: Tensor, generator: torch.Generator) -> Tensor:

@@ -1,13 +1,12 @@
 """Put QuantizeLinear and DequantizeLinear into the graph, where the plan wants them, with the numbers of the ranges."""
 
-import copy
 from collections.abc import Mapping
 
 import torch
 from torch import Tensor, fx
 
 from penjing.recipe import Grid
-from penjing.techniques.quantize.graph import layer_name, put, tensor_of
+from penjing.techniques.quantize.graph import copied, layer_name, put, tensor_of, without_unread
 from penjing.techniques.quantize.pack import pack_weights
 from penjing.techniques.quantize.params import (
     QuantParams,
@@ -28,7 +27,7 @@ def insert(module: fx.GraphModule, plan: Plan, ranges: Mapping[str, tuple[float,
 
     ranges: node name -> (low, high) of its output, for every node whose range the plan uses.
     """
-    quantized = fx.GraphModule(module, copy.deepcopy(module.graph), class_name=module.__class__.__name__)
+    quantized = copied(module)
     device = next((p.device for p in module.parameters()), torch.device("cpu"))
     params = {name: _on(device, activation_params(*ranges[name])) for name in sorted(set(plan.stored.values()))}
     integer = plan.layers | plan.operators
@@ -47,10 +46,7 @@ def insert(module: fx.GraphModule, plan: Plan, ranges: Mapping[str, tuple[float,
     readers = {name: _params_nodes(quantized, nodes[name], values) for name, values in params.items()}
     for name, owner in plan.stored.items():
         _store(quantized, nodes[name], readers[owner], name in integer, integer)
-    quantized.graph.eliminate_dead_code()
-    quantized.graph.lint()
-    # built anew, so that only the tensors that are still read stay
-    return fx.GraphModule(quantized, quantized.graph, class_name=module.__class__.__name__)
+    return without_unread(quantized)
 
 
 def _on(device: torch.device, params: QuantParams) -> QuantParams:

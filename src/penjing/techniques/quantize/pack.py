@@ -38,8 +38,8 @@ def _make_dynamic(module: fx.GraphModule, slot: Slot, grid: Grid) -> None:
     params = fit(weight, grid)
     x, bias = slot.reader.args[0], bind(slot.reader)["bias"]
     with module.graph.inserting_before(slot.reader):
-        stored = put(module, f"{_path(slot)}_quantized", quantize(weight, params, grid).T.contiguous())
-        scale = put(module, f"{_path(slot)}_scale", params.scale.flatten().expand(len(weight)).contiguous())
+        stored = put(module, f"{slot.path}_quantized", quantize(weight, params, grid).T.contiguous())
+        scale = put(module, f"{slot.path}_scale", params.scale.flatten().expand(len(weight)).contiguous())
     slot.reader.target = DYNAMIC_LINEAR
     slot.reader.args, slot.reader.kwargs = (x, stored, scale, bias), {}
 
@@ -48,15 +48,15 @@ def _unpack(module: fx.GraphModule, slot: Slot, grid: Grid, apart: Collection[st
     weight = tensor_of(module, slot.weight).detach()
     with module.graph.inserting_before(min(slot.weight.users)):
         if grid.type in ("fp16", "bf16"):
-            stored = put(module, f"{_path(slot)}_packed", weight.to(TYPES[grid.type]))
+            stored = put(module, f"{slot.path}_packed", weight.to(TYPES[grid.type]))
             new = module.graph.call_function(aten.to.dtype, (stored, weight.dtype))
         else:
-            new = _call(module, slot, weight, grid)
+            new = _stored_apart(module, slot, weight, grid)
     new.meta["val"] = weight
     slot.weight.replace_all_uses_with(new, lambda user: user.name not in apart)
 
 
-def _call(module: fx.GraphModule, slot: Slot, weight: Tensor, grid: Grid) -> fx.Node:
+def _stored_apart(module: fx.GraphModule, slot: Slot, weight: Tensor, grid: Grid) -> fx.Node:
     matrix = weight.movedim(slot.axis, 0)
     if slot.axis != 0:  # of a transposed convolution, whose inputs are not next to each other
         grid = replace(grid, granularity=Granularity.AXIS, group=None)
@@ -70,11 +70,7 @@ def _call(module: fx.GraphModule, slot: Slot, weight: Tensor, grid: Grid) -> fx.
         shape = [-1 if dim == slot.axis else 1 for dim in range(weight.ndim)]
         scale, zero = params.scale.reshape(shape), params.zero_point.reshape(shape)
     kind = "packed_int4" if grid.bits == 4 else "packed"
-    nodes = [put(module, f"{_path(slot)}_{kind}", stored), put(module, f"{_path(slot)}_scale", scale.contiguous())]
+    nodes = [put(module, f"{slot.path}_{kind}", stored), put(module, f"{slot.path}_scale", scale.contiguous())]
     has_zero = grid.is_integer and bool(params.zero_point.any())
-    nodes.append(put(module, f"{_path(slot)}_zero_point", zero.contiguous()) if has_zero else None)  # type: ignore[arg-type]
+    nodes.append(put(module, f"{slot.path}_zero_point", zero.contiguous()) if has_zero else None)  # type: ignore[arg-type]
     return module.graph.call_function(UNPACK, (*nodes, list(weight.shape)))
-
-
-def _path(slot: Slot) -> str:
-    return str(slot.weight.target)

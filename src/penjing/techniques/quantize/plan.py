@@ -127,7 +127,7 @@ def choose_formats(
 
 def _unfit(layer: fx.Node, scheme: Scheme) -> str | None:
     """Why a layer cannot have a scheme; None if it can."""
-    weight, x = layer.args[:2][::-1]
+    x, weight = layer.args[:2]
     if not (isinstance(weight, fx.Node) and weight.op == "get_attr"):
         return "its weight is computed, not stored"
     has_batch = isinstance(x, fx.Node) and x.meta["val"].ndim >= 2 and x.meta["val"].dtype == torch.float32

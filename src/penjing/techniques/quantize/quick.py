@@ -1,16 +1,15 @@
 """The simulation for looking at rather than for export: the same numbers, with fewer passes over memory."""
 
-import copy
-
 import torch
 from torch import Tensor, fx
 
+from penjing.techniques.quantize.graph import copied
 from penjing.techniques.quantize.insert import DEQUANTIZE, QUANTIZE
 
 
 def quick(module: fx.GraphModule) -> fx.GraphModule:
     """Give the graph with each pair of QuantizeLinear and DequantizeLinear as one operator; tensors are shared."""
-    fast = fx.GraphModule(module, copy.deepcopy(module.graph), class_name=module.__class__.__name__)
+    fast = copied(module)
     for node in list(fast.graph.nodes):
         stored = node.args[0] if node.target is DEQUANTIZE else None
         if isinstance(stored, fx.Node) and stored.target is QUANTIZE and stored.args[1:3] == node.args[1:3]:

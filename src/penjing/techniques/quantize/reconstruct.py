@@ -15,7 +15,7 @@ the gradient of a rounding taken as one.
 """
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,7 +24,7 @@ from torch import Tensor, fx
 
 from penjing.structure.rules import bind
 from penjing.techniques.quantize.calibrate import Inputs
-from penjing.techniques.quantize.graph import LAYERS, tensor_of
+from penjing.techniques.quantize.graph import LAYERS, output_channel, tensor_of
 from penjing.techniques.quantize.importance import place_weights
 from penjing.techniques.quantize.quick import quick, there_and_back
 from penjing.techniques.quantize.stored import Stored, stored
@@ -66,22 +66,23 @@ def _reconstructed(
     learnt = {
         node.name: found
         for node in mended.graph.nodes
-        if node.name in float_nodes and float_nodes[node.name].target in LAYERS
-        if (found := stored(mended, node)) is not None and node.target in LAYERS
+        if node.target in LAYERS and (found := stored(mended, node)) is not None
     }
-    weights = place_weights(reference, {name for name in float_nodes if float_nodes[name].target in LAYERS}, batches)
+    weights = place_weights(reference, learnt, batches)
     for part in parts(fast, learnt, by_block=by_block):
         source = float_nodes[part.last.name]
         there.before(source.next.name)
         here.before(part.nodes[0].name)
         places = weights.get(part.last.name)
-        originals = {layer.name: tensor_of(reference, bind(float_nodes[layer.name])["weight"]) for layer in part.layers}
-        wanted = there.values(source) if source.users else there.run(source)
-        _learn(fast, part, here, wanted, places, {layer.name: learnt[layer.name] for layer in part.layers}, originals)
+        soft = {
+            layer.name: _Soft(tensor_of(reference, bind(float_nodes[layer.name])["weight"]), learnt[layer.name])
+            for layer in part.layers
+        }
+        _learn(fast, part, here, there.values(source), places, soft)
     return mended
 
 
-def parts(module: fx.GraphModule, layers: Sequence[str] | dict[str, Stored], *, by_block: bool) -> Iterator[Part]:
+def parts(module: fx.GraphModule, layers: Collection[str], *, by_block: bool) -> Iterator[Part]:
     """Parts of a graph that hold layers: single ones, or all that lies between two places of one tensor."""
     if not by_block:
         for node in module.graph.nodes:
@@ -105,7 +106,7 @@ def parts(module: fx.GraphModule, layers: Sequence[str] | dict[str, Stored], *, 
                     del live[x]
         found = tuple(each for each in inside if each.name in layers)
         # a place of one tensor, whose value the float network has too
-        if found and list(live) == [node] and node.name in _shared(node):
+        if found and list(live) == [node] and node.op == "call_function" and node.target is not there_and_back:
             first = inside.index(found[0])
             yield Part(tuple(inside[first:]), node, found)
             inside = []
@@ -115,25 +116,18 @@ def parts(module: fx.GraphModule, layers: Sequence[str] | dict[str, Stored], *, 
         yield Part(tuple(inside[inside.index(found[0]) : inside.index(last) + 1]), last, found)
 
 
-def _shared(node: fx.Node) -> tuple[str, ...]:
-    """Names under which the float graph knows the value of a node: none for what quantisation has put in."""
-    return () if node.target is there_and_back or node.op != "call_function" else (node.name,)
-
-
 def _learn(
     module: fx.GraphModule,
     part: Part,
     walk: Walk,
     wanted: Sequence[Tensor],
     places: Sequence[Tensor] | None,
-    learnt: dict[str, Stored],
-    originals: dict[str, Tensor],
+    soft: "Mapping[str, _Soft]",
 ) -> None:
-    """Learn the roundings of a part, and store them."""
+    """Learn the roundings of a part, and store them; soft: name of a layer -> its weight."""
     inside = set(part.nodes)
     needed = [x for node in part.nodes for x in node.all_input_nodes if x not in inside and walk.holds(x)]
     outside = {x: walk.values(x) for x in dict.fromkeys(needed)}
-    soft = {name: _Soft(originals[name], found) for name, found in learnt.items()}
     optimizer = torch.optim.Adam([each.v for each in soft.values()], lr=LEARNING_RATE)
     energy = sum(float(y.double().square().mean()) for y in wanted) / len(wanted)
     generator = torch.Generator().manual_seed(0)
@@ -144,8 +138,7 @@ def _learn(
             got = _run(machine, part, {x: values[i] for x, values in outside.items()}, soft)
             error = (got - wanted[i]).square()
             if places is not None and len(part.nodes) == 1:
-                channel = error.ndim - 1 if part.last.target is torch.ops.aten.linear.default else 1
-                error = error.mean(channel).flatten() * places[i]
+                error = error.mean(output_channel(part.last, error.ndim)).flatten() * places[i]
             loss = error.mean() / max(energy, 1e-30)
             progress = step / STEPS
             if progress > WARM_UP:
@@ -154,11 +147,11 @@ def _learn(
             optimizer.zero_grad()
             loss.backward()
         optimizer.step()
-    for name, each in soft.items():
-        learnt[name].write(each.decided())
+    for each in soft.values():
+        each.store()
 
 
-def _run(machine: fx.Interpreter, part: Part, values: dict[fx.Node, Any], soft: "dict[str, _Soft]") -> Tensor:
+def _run(machine: fx.Interpreter, part: Part, values: dict[fx.Node, Any], soft: "Mapping[str, _Soft]") -> Tensor:
     known = dict(values)
     weights = {bind(layer)["weight"]: soft[layer.name].weight() for layer in part.layers}
 
@@ -206,5 +199,6 @@ class _Soft:
         return (1 - (2 * self._up() - 1).abs().pow(sharp)).mean()
 
     @torch.no_grad()
-    def decided(self) -> Tensor:
-        return (self._floor + (self._up() >= 0.5) + self._zero).clamp_(*self._found.limits)
+    def store(self) -> None:
+        """Store what is decided."""
+        self._found.write((self._floor + (self._up() >= 0.5) + self._zero).clamp_(*self._found.limits))

@@ -43,8 +43,7 @@ def round_by_gptq(reference: fx.GraphModule, candidate: fx.GraphModule, batches:
 
 
 def _round(weight: Tensor, stored: Stored, drawn: Drawn) -> None:
-    nearest = stored.steps
-    stored.write(best_rounding(weight, stored.scale, stored.zero, stored.limits, nearest, drawn))
+    stored.write(best_rounding(weight, stored.scale, stored.zero, stored.limits, stored.steps, drawn))
 
 
 ROUNDINGS: Mapping[str, Rounding] = {"gptq": round_by_gptq, "adaround": adaround, "blocks": blocks}
@@ -73,5 +72,5 @@ def _mended(
         drawn = drawn.evened(weight)
         change(weight, found, drawn)
         if found.bias is not None:
-            found.move_bias(mean_shift(weight, found.real, drawn.moments()))
+            found.move_bias(mean_shift(weight, found.real, drawn.means()))
     return mended

@@ -13,7 +13,7 @@ Brain Surgeon). The first is the asymmetric calibration of Li et al. 2025, GPTAQ
 means go into the bias, which bias correction sets (Nagel et al. 2019, arXiv:1906.04721).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -28,16 +28,14 @@ _ROOM = 2**22  # values of a sample of inputs that are held at once
 _LEAST, _MOST = 512, 4096
 
 
+Means = tuple[Tensor, Tensor]
+"""Weighted means [groups, n] of a layer's inputs in the float and in the quantised graph."""
+
+
 @dataclass(frozen=True)
 class Moments:
-    """What a layer's inputs are on average, with each sample counting as much as the model's outputs depend on it.
+    """Weighted means [groups, n, n] of x' x'^T and x x'^T about the means, each sample counting what its place does."""
 
-    x, seen: weighted means [groups, n] of the inputs in the float and in the quantised graph. energy, crossed: weighted
-    means [groups, n, n] of x' x'^T and x x'^T about them.
-    """
-
-    x: Tensor
-    seen: Tensor
     energy: Tensor
     crossed: Tensor
 
@@ -73,23 +71,28 @@ class Drawn:
         size = outputs.square().sum((0, 2))
         return replace(self, places=self.places / (1 + size / size.median().clamp_min(1e-30)))
 
-    def moments(self) -> Moments:
+    def means(self) -> Means:
         """Average over the rows."""
-        share = (self.places / self.places.sum()).float()
-        means = [(share @ each)[:, None] for each in (self.inputs, self.seen)]
-        x, y = (each - mean for each, mean in zip((self.inputs, self.seen), means, strict=True))
-        weighted = share[:, None] * y
-        energy, crossed = ((each.mT @ weighted).double() for each in (y, x))
-        return Moments(means[0][:, 0].double(), means[1][:, 0].double(), energy, crossed)
+        share = self._shares()
+        return share @ self.inputs, share @ self.seen
 
-    def error(self, weight: Tensor, real: Tensor, about: Moments) -> float:
+    def moments(self) -> Moments:
+        """Average products over the rows, about their means."""
+        x, y = (each - mean[:, None] for each, mean in zip((self.inputs, self.seen), self.means(), strict=True))
+        weighted = self._shares()[:, None] * y
+        return Moments(*((each.mT @ weighted).double() for each in (y, x)))
+
+    def error(self, weight: Tensor, real: Tensor, about: Means) -> float:
         """Weighted square of W (x - E x) - W' (x' - E x'), for weights [outputs, n] in float and as stored."""
         groups = len(self.inputs)
         wanted, got = (
-            (rows.float() - mean[:, None].float()) @ matrix.float().reshape(groups, -1, matrix.shape[1]).mT
-            for rows, mean, matrix in ((self.inputs, about.x, weight), (self.seen, about.seen, real))
+            (rows.float() - mean[:, None]) @ matrix.float().reshape(groups, -1, matrix.shape[1]).mT
+            for rows, mean, matrix in zip((self.inputs, self.seen), about, (weight, real), strict=True)
         )
         return float(((wanted - got).square().sum((0, 2)) * self.places).sum())
+
+    def _shares(self) -> Tensor:
+        return (self.places / self.places.sum()).float()
 
 
 def best_rounding(
@@ -106,12 +109,12 @@ def best_rounding(
     is better than `nearest`.
     """
     fitted, judged = drawn.split(0.75)
-    seen = fitted.moments()
+    seen, means = fitted.moments(), fitted.means()
     target = weight.double().reshape(len(seen.energy), -1, weight.shape[1])
     starts = [target, *(_regained(target, seen, ridge) for ridge in RIDGES)]
-    start = min(starts, key=lambda real: judged.error(weight, real.reshape(weight.shape), seen))
+    start = min(starts, key=lambda real: judged.error(weight, real.reshape(weight.shape), means))
     rounded = gptq(start, scale, zero, limits, seen.energy).reshape(weight.shape)
-    errors = [judged.error(weight, (steps.double() - zero) * scale, seen) for steps in (nearest, rounded)]
+    errors = [judged.error(weight, (steps.double() - zero) * scale, means) for steps in (nearest, rounded)]
     return rounded if errors[1] < errors[0] else nearest
 
 
@@ -140,11 +143,11 @@ def gptq(weight: Tensor, scale: Tensor, zero: Tensor, limits: tuple[int, int], e
     return torch.empty_like(rounded).scatter_(2, columns, rounded)
 
 
-def mean_shift(weight: Tensor, real: Tensor, seen: Moments) -> Tensor:
+def mean_shift(weight: Tensor, real: Tensor, means: Means) -> Tensor:
     """What the outputs [outputs] of a layer are off on average: W E[x] - W' E[x']."""
     wanted, got = (
-        (each.double().reshape(len(mean), -1, each.shape[1]) @ mean[:, :, None]).flatten()
-        for each, mean in ((weight, seen.x), (real, seen.seen))
+        (matrix.double().reshape(len(mean), -1, matrix.shape[1]) @ mean.double()[:, :, None]).flatten()
+        for matrix, mean in zip((weight, real), means, strict=True)
     )
     return wanted - got
 
@@ -171,6 +174,14 @@ def _sweep(weight: Tensor, scale: Tensor, zero: Tensor, limits: tuple[int, int],
     return steps
 
 
+Read = Callable[[Tensor, Tensor], Tensor]
+"""From an input of a layer and the numbers of places of its output: what each of these is computed from, in rows."""
+
+
+def _rows(x: Tensor, chosen: Tensor) -> Tensor:
+    return x.reshape(-1, x.shape[-1])[chosen]
+
+
 def samples(
     layer: fx.Node, inputs: Sequence[Tensor], seen: Sequence[Tensor], weights: Sequence[Tensor], seed: int = 0
 ) -> Drawn:
@@ -178,58 +189,48 @@ def samples(
 
     inputs, seen: batches of the layer's input in the float and in the quantised graph. weights: of the places of each.
     """
-    each, pairs = max(1, _MOST // len(weights)), (inputs, seen)
+    width, groups, most = inputs[0].shape[-1], 1, _MOST
+    read: Read = _rows
     if layer.target in CONVOLUTIONS:
-        drawn, places = _windows(layer, pairs, weights, each, seed)
-    else:
-        drawn, places = _rows(pairs, weights, each, seed)
-    return Drawn(drawn[0], drawn[1], places)
-
-
-def _rows(
-    pairs: Sequence[Sequence[Tensor]], weights: Sequence[Tensor], each: int, seed: int
-) -> tuple[list[Tensor], Tensor]:
-    drawn: list[list[Tensor]] = [[] for _ in pairs]
-    kept: list[Tensor] = []
-    for index, (batches, weight) in enumerate(zip(zip(*pairs, strict=True), weights, strict=True)):
+        width, read = _windows(layer, inputs[0])
+        groups, most = int(bind(layer)["groups"]), min(_MOST, max(_LEAST, _ROOM // width) + len(weights))
+    each = max(1, most // len(weights))
+    drawn: list[list[Tensor]] = [[], []]
+    places: list[Tensor] = []
+    for index, (*pair, weight) in enumerate(zip(inputs, seen, weights, strict=True)):
         chosen = _some(len(weight), each, seed + index)
-        kept.append(weight[chosen])
-        for place, x in enumerate(batches):
-            drawn[place].append(x.reshape(-1, x.shape[-1])[chosen])
-    return [torch.cat(rows)[None] for rows in drawn], torch.cat(kept)
+        places.append(weight[chosen])
+        for rows, x in zip(drawn, pair, strict=True):
+            rows.append(read(x, chosen))
+    float_rows, seen_rows = (
+        torch.cat(rows).reshape(-1, groups, width // groups).transpose(0, 1).contiguous() for rows in drawn
+    )
+    return Drawn(float_rows, seen_rows, torch.cat(places))
 
 
 def _some(count: int, most: int, seed: int) -> Tensor:
     return torch.randperm(count, generator=torch.Generator().manual_seed(seed))[:most].sort().values
 
 
-def _windows(
-    layer: fx.Node, pairs: Sequence[Sequence[Tensor]], weights: Sequence[Tensor], each: int, seed: int
-) -> tuple[list[Tensor], Tensor]:
+def _windows(layer: fx.Node, example: Tensor) -> tuple[int, Read]:
+    """How many values all groups of a convolution read for one place, and how they are read."""
     call = bind(layer)
     sizes = [int(n) for n in call["weight"].meta["val"].shape[2:]]
-    spatial, groups = len(sizes), int(call["groups"])
+    spatial = len(sizes)
     stride, dilation = (_each(call[name], spatial) for name in ("stride", "dilation"))
     padding = _ends(call["padding"], sizes, dilation)
-    width = pairs[0][0].shape[1] * torch.Size(sizes).numel()
-    each = min(each, max(_LEAST, _ROOM // width) // len(weights) + 1)
-    drawn: list[list[Tensor]] = [[] for _ in pairs]
-    kept: list[Tensor] = []
-    for index, (batches, weight) in enumerate(zip(zip(*pairs, strict=True), weights, strict=True)):
-        chosen = _some(len(weight), each, seed + index)
-        kept.append(weight[chosen])
-        for place, x in enumerate(batches):
-            windows = nn.functional.pad(x, [n for ends in reversed(padding) for n in ends])
-            for dim in range(spatial):
-                windows = windows.unfold(2 + dim, dilation[dim] * (sizes[dim] - 1) + 1, stride[dim])
-            strided: tuple[Any, ...] = (..., *(slice(None, None, d) for d in dilation))
-            windows = windows[strided]
-            n, *at = torch.unravel_index(chosen, (windows.shape[0], *windows.shape[2 : 2 + spatial]))
-            where: tuple[Any, ...] = (n, slice(None), *at)
-            drawn[place].append(windows[where])
-    return [
-        torch.cat(rows).reshape(-1, groups, width // groups).transpose(0, 1).contiguous() for rows in drawn
-    ], torch.cat(kept)
+
+    def read(x: Tensor, chosen: Tensor) -> Tensor:
+        windows = nn.functional.pad(x, [n for ends in reversed(padding) for n in ends])
+        for dim in range(spatial):
+            windows = windows.unfold(2 + dim, dilation[dim] * (sizes[dim] - 1) + 1, stride[dim])
+        strided: tuple[Any, ...] = (..., *(slice(None, None, d) for d in dilation))
+        windows = windows[strided]
+        n, *at = torch.unravel_index(chosen, (windows.shape[0], *windows.shape[2 : 2 + spatial]))
+        where: tuple[Any, ...] = (n, slice(None), *at)
+        return windows[where]
+
+    return example.shape[1] * torch.Size(sizes).numel(), read
 
 
 def _ends(padding: Any, sizes: Sequence[int], dilation: Sequence[int]) -> list[tuple[int, int]]:

@@ -2,11 +2,11 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
-from torch import Tensor, fx, nn
+from torch import fx
 
-from penjing.structure.capture import fetch
-from penjing.techniques.quantize.graph import CONVOLUTIONS, LINEAR, aten, module_of
+from penjing.techniques.quantize.graph import CONVOLUTIONS, LINEAR, aten, module_of, tensor_of
 
 _TRANSPOSED = {aten.conv_transpose1d.default, aten.conv_transpose2d.input, aten.conv_transpose3d.input}
 _ARGUMENTS = {  # operator -> which argument is the weight, and the dimension of it that runs along the outputs
@@ -26,6 +26,11 @@ class Slot:
     module: str
     axis: int
 
+    @property
+    def path(self) -> str:
+        """The name of the tensor."""
+        return str(self.weight.target)
+
 
 def weight_slots(module: fx.GraphModule) -> Iterator[Slot]:
     """Every weight of two or more dimensions that an operator with a known output axis reads, in the graph's order.
@@ -34,20 +39,19 @@ def weight_slots(module: fx.GraphModule) -> Iterator[Slot]:
     """
     for reader in module.graph.nodes:
         for weight, axis in _read(reader):
-            tensor = fetch(module, str(weight.target)) if weight.op == "get_attr" else None
-            if not isinstance(tensor, nn.Parameter | Tensor) or tensor.ndim < 2 or not tensor.is_floating_point():
-                continue
-            if all(weight in dict(_read(user)) for user in weight.users):
+            tensor = tensor_of(module, weight)
+            known = tensor.ndim >= 2 and all(weight in dict(_read(user)) for user in weight.users)
+            if known and tensor.is_floating_point():
                 yield Slot(weight, reader, module_of(module, weight, reader), axis)
 
 
 def _read(node: fx.Node) -> Iterator[tuple[fx.Node, int]]:
-    if node.op != "call_function":
-        return
+    """The constants that a node reads as weights, each with its output axis."""
+    weights: list[Any] = []
+    axis = 0
     if node.target in _RECURRENT:
-        yield from ((weight, 0) for weight in node.args[2] if isinstance(weight, fx.Node))  # type: ignore[union-attr]
+        weights = list(node.args[2])  # type: ignore[arg-type]
     elif node.target in _ARGUMENTS:
         place, axis = _ARGUMENTS[node.target]
-        weight = node.args[place]
-        if isinstance(weight, fx.Node) and weight.op == "get_attr":
-            yield weight, axis
+        weights = [node.args[place]]
+    yield from ((each, axis) for each in weights if isinstance(each, fx.Node) and each.op == "get_attr")

@@ -2,8 +2,8 @@ r"""Weights on a grid: scales and zero points per tensor, output or group, and t
 
 A weight w is stored as q = clamp(round(w / scale) + zero_point). Where a grid has 8 bits the scale reaches the largest
 value; where it has fewer, clipping the tails costs less than the coarser steps that they ask for, and the scale is the
-one with the least squared error, sum_i d_i (w_i - Q(w_i))^2, searched over shares of the largest value (Banner et al.
-2019, arXiv:1810.05723; weighted by the energy d_i of input i, as in Lin et al. 2023, AWQ, arXiv:2306.00978).
+one with the least squared error, sum_i (w_i - Q(w_i))^2, searched over shares of the largest value (Banner et al. 2019,
+arXiv:1810.05723).
 """
 
 import torch
@@ -26,7 +26,6 @@ TYPES = {
 }
 """What torch stores a value in; four bits have no type there, and take eight."""
 
-
 PER_CHANNEL = Grid("int8")
 
 
@@ -39,10 +38,8 @@ def groups_of(inputs: int, grid: Grid) -> int:
     return inputs // grid.group if grid.group is not None and inputs % grid.group == 0 else 1
 
 
-def fit(matrix: Tensor, grid: Grid, energy: Tensor | None = None) -> QuantParams:
+def fit(matrix: Tensor, grid: Grid) -> QuantParams:
     """Scales and zero points [rows, groups] of a weight [outputs, inputs]; rows is 1 for one scale of all.
-
-    energy: mean square of each input [inputs], where it is known.
 
     >>> fit(torch.tensor([[1.27, 0.5], [0.0, -2.54]]), Grid("int8")).scale
     tensor([[0.0100],
@@ -51,17 +48,15 @@ def fit(matrix: Tensor, grid: Grid, energy: Tensor | None = None) -> QuantParams
     outputs, inputs = matrix.shape
     count = groups_of(inputs, grid)
     rows = 1 if grid.granularity is Granularity.TENSOR else outputs
-    values = matrix.double().reshape(rows, -1) if rows == 1 else matrix.double().reshape(outputs * count, -1)
+    values = matrix.double().reshape(1 if rows == 1 else outputs * count, -1)
     if not grid.is_integer:
         scale = values.abs().amax(1) / FP8_LARGEST if grid.type == "fp8" else torch.ones(len(values))
         return _params(scale, torch.zeros_like(scale), grid, rows)
-    weight = torch.ones_like(matrix) if energy is None else energy.to(matrix).expand_as(matrix)
-    weight = weight.double().reshape(values.shape)
     best = torch.full((len(values),), torch.inf, dtype=torch.float64, device=values.device)
     found = _span(values, grid, 1.0)
     for share in SHARES if grid.bits < 8 else SHARES[:1]:
         scale, zero = _span(values, grid, float(share))
-        error = (weight * (values - _rounded(values, scale[:, None], zero[:, None], grid)).square()).sum(1)
+        error = (values - _rounded(values, scale[:, None], zero[:, None], grid)).square().sum(1)
         better = error < best
         best = torch.where(better, error, best)
         found = torch.where(better, scale, found[0]), torch.where(better, zero, found[1])
@@ -73,7 +68,6 @@ def weight_params(
     bias: Tensor | None,
     activation_scale: Tensor,
     grid: Grid = PER_CHANNEL,
-    energy: Tensor | None = None,
 ) -> QuantParams:
     r"""Parameters [outputs, 1], or [1, 1], of the weight of a layer that computes in integers.
 
@@ -83,7 +77,7 @@ def weight_params(
     >>> weight_params(torch.tensor([[1.27, 0.5], [0.0, -2.54]]), None, torch.tensor(1.0)).scale.flatten()
     tensor([0.0100, 0.0200])
     """
-    params = fit(weight.flatten(1), grid, energy)
+    params = fit(weight.flatten(1), grid)
     if bias is None:
         return params
     least = bias.abs().double() / (activation_scale.double() * INT32_ROOM)
@@ -98,6 +92,12 @@ def quantize(matrix: Tensor, params: QuantParams, grid: Grid) -> Tensor:
         return (matrix / scale.to(matrix)).to(TYPES[grid.type])
     low, high = grid.limits
     return (torch.round(matrix.double() / scale.double()) + zero.double()).clamp_(low, high).to(TYPES[grid.type])
+
+
+def dequantize(stored: Tensor, params: QuantParams) -> Tensor:
+    """The weight [outputs, inputs] that is stored, float32."""
+    scale, zero = spread(params.scale, stored.shape), spread(params.zero_point, stored.shape)
+    return (stored.float() - zero.float()) * scale
 
 
 def spread(values: Tensor, shape: torch.Size) -> Tensor:
