@@ -173,6 +173,31 @@ def test_a_layer_that_was_asked_to_stay_float_is_a_row(workload: Workload) -> No
     assert next(row.why for row in bare.layers if row.layer == "blocks.1.conv1") == "it is float in the model"
 
 
+@pytest.mark.parametrize(
+    ("scheme", "wanted", "runs"),
+    [
+        ("w4a8", "int8 int8 int8", "int8 int8 int8"),
+        ("w8", "weights weights weights", "float float float"),
+        ("w4-asymmetric", "weights weights weights", "float float float"),
+        ("int8-dynamic", "weights weights int8", "float float int8"),
+    ],
+)
+def test_layers_of_all_schemes_go_by_their_names(scheme: str, wanted: str, runs: str) -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        nn.Conv2d(3, 16, 3), nn.ZeroPad2d((0, 1, 0, 1)), nn.Conv2d(16, 16, 3, stride=2), nn.Flatten(), nn.Linear(400, 8)
+    ).eval()
+    x = torch.randn(8, 3, 12, 12)
+    data = [torch.randn(16, 3, 12, 12) for _ in range(3)]
+    found = parity(apply(Workload(net, x, calibration=data), Quantize(scheme, method="minmax")), x)
+    assert found.passed
+    assert [row.layer for row in found.layers] == ["0", "2", "4"]
+    assert " ".join(row.wanted for row in found.layers) == wanted
+    assert " ".join(row.runs for row in found.layers) == runs
+    if scheme == "w4a8":
+        assert [boundary.where for boundary in found.boundaries if boundary.moved] == ["pad after 0", "flatten after 2"]
+
+
 def test_patterns_that_are_not_fused_are_rows(workload: Workload, outcome: Outcome) -> None:
     found = parity(outcome, workload.example, options={"graph_optimization": "basic"})
     assert {row.layer for row in found.broken} >= {"conv", "blocks.0.conv1", "blocks.1.shortcut.0", "fc"}

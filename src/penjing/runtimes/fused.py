@@ -1,6 +1,5 @@
 """Which layers of a program are to run on integers, and which of them a runtime does run so."""
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -24,7 +23,7 @@ _BROKEN = "the runtime broke the pattern up: it computes on what DequantizeLinea
 _RECTIFIERS = ("relu", "relu6", "hardtanh", "clamp")
 _SHOWN = 3
 _PREPARES = ("DequantizeLinear", "Transpose", "Reshape", "Cast", "Convert")
-_STORED = re.compile(r"weight_quantized(_\d+)?$")
+_DYNAMIC = "penjing::dynamic_linear"
 
 
 @dataclass(frozen=True)
@@ -72,7 +71,7 @@ def layer_kernels(module: fx.GraphModule, kernels: Sequence[Kernel] | None, name
     module: the program as a plain module. kernels: what the runtime runs the program with; None if it is unknown.
     """
     for node in module.graph.nodes:
-        if node.target in PRODUCTS and (weight := _weight(node)) is not None:
+        if _is_product(node) and (weight := _weight(node)) is not None:
             found = _reader(weight, kernels or ()) or _holder(names[node.name], kernels or ())
             yield _row(node, _module_of(weight) or layer(node), _wanted(node), found, told=kernels is not None)
         elif _is_between_integers(node) and (found := _holder(names[node.name], kernels or ())) is not None:
@@ -104,7 +103,7 @@ def bound_to(away: Sequence[fx.Node]) -> list[fx.Node]:
 def _row(node: fx.Node, name: str, wanted: str, found: Kernel | None, *, told: bool) -> LayerKernel:
     """Put what is known of a layer together; told: whether the runtime says which kernels it runs."""
     operator = _operator(node)
-    if found is None and not (told and wanted == "float"):  # weights in float may be laid out under another name
+    if found is None and not (told and wanted != "int8"):  # weights in float may be laid out under another name
         why = "no kernel of the runtime is known by its name" if told else "the runtime does not say"
         return LayerKernel(name, operator, wanted, "", "unknown", why)
     if found is not None and found.integer:
@@ -115,10 +114,15 @@ def _row(node: fx.Node, name: str, wanted: str, found: Kernel | None, *, told: b
     return LayerKernel(name, operator, wanted, found.kind if found else "", "float", why)
 
 
+def _is_product(node: fx.Node) -> bool:
+    """Whether a node computes with a weight."""
+    return node.target in PRODUCTS or schema_of(node) == _DYNAMIC
+
+
 def _wanted(node: fx.Node) -> str:
-    if not _is_integer(node.args[1]):
-        return "float"
-    return "int8" if _is_integer(node.args[0]) else "weights"
+    if schema_of(node) == _DYNAMIC or (_is_integer(node.args[0]) and _is_integer(node.args[1])):
+        return "int8"
+    return "weights" if schema_of(node.args[1]).startswith("penjing::") else "float"
 
 
 def _reader(weight: str, kernels: Sequence[Kernel]) -> Kernel | None:
@@ -148,9 +152,9 @@ def quantizers(graph: fx.Graph) -> list[fx.Node]:
 
 def only_moves(node: fx.Node) -> bool:
     """Whether a boundary stores again what another one stored, elsewhere or in another shape."""
-    from penjing.techniques.quantize.plan import MOVES
+    from penjing.techniques.quantize.plan import moves
 
-    return _source(node).target in MOVES
+    return moves(_source(node))
 
 
 def _source(node: fx.Node) -> fx.Node:
@@ -183,7 +187,7 @@ def layer_behind(node: fx.Node, inputs: Mapping[str, str] = NO_NAMES) -> tuple[s
     while True:
         if at.op == "placeholder":
             return "", _chain(operators) or f"input {inputs.get(at.name, at.name)}"
-        if at.op == "call_function" and at.target in PRODUCTS and (weight := _weight(at)) is not None:
+        if _is_product(at) and (weight := _weight(at)) is not None:
             own = not made and all(operator in _RECTIFIERS for operator in operators)
             return _module_of(weight) or layer(at), "" if own else _chain(operators)
         if "ize_linear" in schema_of(at):
@@ -213,7 +217,9 @@ def _weight(node: fx.Node) -> str | None:
 
 def _module_of(weight: str) -> str:
     """Name the module of a weight: "blocks.0" for "model.blocks.0.weight_quantized" and for "model.blocks.0.weight"."""
-    path = _STORED.sub("weight", weight).removeprefix("model.")
+    from penjing.techniques.quantize.layers import weight_behind
+
+    path = weight_behind(weight).removeprefix("model.")
     return path.rpartition(".")[0] if path.endswith("weight") else path
 
 
