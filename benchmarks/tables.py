@@ -4,7 +4,7 @@ python -m benchmarks.tables
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -134,30 +134,35 @@ def closed(data: dict[str, Any], what: str) -> list[str]:
     ]
 
 
-def quantize_efficientnet(data: dict[str, Any]) -> list[str]:
-    rows = [
-        "| model | same first class, % | SQNR of the logits, dB | KL, nats | faster than float32, batch 1 | bytes | "
-        "processor seconds | peak memory |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    for name, row in data["rows"].items():
+def beside(
+    rows: dict[str, Any], columns: Sequence[str], cells: Callable[[dict[str, Any]], list[str] | None]
+) -> Iterator[str]:
+    """A table of models beside their peers; cells: what stands in the columns, None for the reference."""
+    yield f"| model | {' | '.join(columns)} | bytes | processor seconds | peak memory |"
+    yield "|---" * (len(columns) + 4) + "|"
+    for name, row in rows.items():
         if "error" in row:
-            rows.append(f"| {name} | not possible: {row['error']} |" + " |" * 6)
+            yield f"| {name} | not possible: {row['error']} |" + " |" * (len(columns) + 2)
             continue
+        found = cells(row) or ["reference", *["-"] * (len(columns) - 1)]
+        yield f"| {name} | {' | '.join(found)} | {row['size_bytes']:,} | {cost(row)} |"
+
+
+def quantize_efficientnet(data: dict[str, Any]) -> list[str]:
+    columns = ["same first class, %", "SQNR of the logits, dB", "KL, nats", "faster than float32, batch 1"]
+
+    def cells(row: dict[str, Any]) -> list[str] | None:
         if "agreement" not in row:
-            rows.append(f"| {name} | reference | - | - | - | {row['size_bytes']:,} | - | - |")
-            continue
-        faster = ratio(row["faster"]) if "faster" in row else "-"
-        rows.append(
-            f"| {name} | {percent(row['agreement'])} | {row['sqnr_db']:.1f} | {row['divergence_nats']:.4f} | "
-            f"{faster} | {row['size_bytes']:,} | {cost(row)} |"
-        )
+            return None
+        figures = [percent(row["agreement"]), f"{row['sqnr_db']:.1f}", f"{row['divergence_nats']:.4f}"]
+        return [*figures, ratio(row["faster"]) if "faster" in row else "-"]
+
     return [
         f"Trained weights; {data['crops']:,} crops of {data['photographs']} photographs, calibrated on "
         f"{data['calibration']} crops of others. Intervals draw whole photographs. Memory is the peak of quantising, "
         "as a multiple of the float weights; a name ends with the runtime, and the format of what is not int8.",
         "",
-        *rows,
+        *beside(data["rows"], columns, cells),
         "",
         *closed(data, "agreement"),
     ]
@@ -165,54 +170,39 @@ def quantize_efficientnet(data: dict[str, Any]) -> list[str]:
 
 def quantize_minilm(data: dict[str, Any]) -> list[str]:
     lengths = next((list(row["faster"]) for row in data["rows"].values() if "faster" in row), [])
-    timed = "".join(f"faster than float32, {n} tokens | " for n in lengths)
-    rows = [
-        "| model | same nearest sentence, % | recall of the nearest ten, % | cosine, mean and least | "
-        f"{timed}bytes | processor seconds | peak memory |",
-        "|---" * (7 + len(lengths)) + "|",
-    ]
-    for name, row in data["rows"].items():
-        if "error" in row:
-            rows.append(f"| {name} | not possible: {row['error']} |" + " |" * (5 + len(lengths)))
-            continue
+    columns = ["same nearest sentence, %", "recall of the nearest ten, %", "cosine, mean and least"]
+
+    def cells(row: dict[str, Any]) -> list[str] | None:
+        if "recall" not in row:
+            return None
+        cosine = f"{row['cosine']['mean']:.4f}, {row['cosine']['min']:.3f}"
         faster = [ratio(row["faster"][n]) if "faster" in row else "-" for n in lengths]
-        quality = ["reference", "-", "-"]
-        if "recall" in row:
-            cosine = f"{row['cosine']['mean']:.4f}, {row['cosine']['min']:.3f}"
-            quality = [percent(row["nearest"]), percent(row["recall"]), cosine]
-        rows.append(f"| {' | '.join([name, *quality, *faster])} | {row['size_bytes']:,} | {cost(row)} |")
+        return [percent(row["nearest"]), percent(row["recall"]), cosine, *faster]
+
     return [
         f"Trained weights; {data['sentences']:,} definitions of WordNet, none padded; tools that calibrate do "
         f"so on {data['calibration']} sentences of another kind. Intervals draw sentences.",
         "",
-        *rows,
+        *beside(data["rows"], [*columns, *(f"faster than float32, {n} tokens" for n in lengths)], cells),
         "",
         *closed(data["recall"], "recall"),
     ]
 
 
 def quantize_silero(data: dict[str, Any]) -> list[str]:
-    rows = [
-        "| model | largest error of the probability | rms | same decision, % | faster than float32, a frame | bytes | "
-        "processor seconds | peak memory |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    for name, row in data["rows"].items():
-        if "error" in row:
-            rows.append(f"| {name} | not possible: {row['error']} |" + " |" * 6)
-            continue
+    columns = ["largest error of the probability", "rms", "same decision, %", "faster than float32, a frame"]
+
+    def cells(row: dict[str, Any]) -> list[str] | None:
         if "rms_error" not in row:
-            rows.append(f"| {name} | reference | - | - | - | {row['size_bytes']:,} | - | - |")
-            continue
-        rows.append(
-            f"| {name} | {row['largest_error']:.3f} | {row['rms_error']:.4f} | {percent(row['agreement'])} | "
-            f"{ratio(row['faster'])} | {row['size_bytes']:,} | {cost(row)} |"
-        )
+            return None
+        errors = [f"{row['largest_error']:.3f}", f"{row['rms_error']:.4f}"]
+        return [*errors, percent(row["agreement"]), ratio(row["faster"])]
+
     return [
         f"Trained weights; {data['frames']:,} frames of {data['streams']} synthetic streams, {data['speech']:.0%} of "
         "them speech to the float model. Each row feeds its own states back. Intervals draw whole streams.",
         "",
-        *rows,
+        *beside(data["rows"], columns, cells),
     ]
 
 

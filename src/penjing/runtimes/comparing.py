@@ -27,7 +27,7 @@ from penjing.runtimes.kernels import kernels_of
 from penjing.runtimes.parity_report import MetricAgreement, OutputAgreement, Parity, StayedFloat
 from penjing.runtimes.rewrite import plain_module
 from penjing.runtimes.signature import Array, to_numpy
-from penjing.types import LogRow, Split, choose
+from penjing.types import LogRow, Split
 from penjing.workload import ExampleInputs, Workload, read_model
 
 if TYPE_CHECKING:
@@ -45,7 +45,6 @@ def parity(
     options: Mapping[str, Any] | None = None,
     dynamic_shapes: Any = None,
     batches: int = 4,
-    split: Split | str = Split.SEARCH,
 ) -> Parity:
     r"""Compare the simulation of a quantised model with a runtime: at each boundary, in the outputs, in the metric.
 
@@ -55,8 +54,9 @@ def parity(
 
     model: what a Quantize step gave, or the whole Outcome, whose log says what was left in float and why.
     workload_or_inputs: a Workload, or inputs as the model is called. Of a workload, the example is compared and as many
-    batches of its calibration data as `batches` says, cut to the example's size; and the metric on `split`, where it
-    has one. options: those of the runtime. dynamic_shapes: as in `export`, by default those of the workload.
+    batches of its calibration data as `batches` says, cut to the example's size; and the metric on the search
+    split, where it has one: the certificate is the verdict's alone.
+    options: those of the runtime. dynamic_shapes: as in `export`, by default those of the workload.
 
     Raises WorkloadError for a model without quantised operators, and what `export` raises.
 
@@ -72,7 +72,6 @@ def parity(
     example = workload.example if workload is not None else ExampleInputs.of(workload_or_inputs)
     if workload is not None and dynamic_shapes is None:
         dynamic_shapes = workload.dynamic_shapes
-    part = choose(Split, split, "split", WorkloadError)
     target = find_runtime(runtime)
     settings = target.options(options or {})
     with evaluating(network), torch.no_grad(), tempfile.TemporaryDirectory() as temporary:
@@ -118,7 +117,7 @@ def parity(
             fused=tuple(map(stored.where, away)),
             unshown=tuple(stored.where(node) for node in bound if node not in away),
             changed=changed,
-            metric=_metric(network, session, workload, part),
+            metric=_metric(network, session, workload),
             hidden=hidden,
         )
 
@@ -214,14 +213,16 @@ def _kind(row: LayerKernel) -> tuple[str, str]:
     return row.kernel.partition(" (")[0], row.runs
 
 
-def _metric(network: nn.Module, session: Session, workload: Workload | None, split: Split) -> MetricAgreement | None:
-    """Score both on a split; None where there is no data for it."""
-    if workload is None or not workload.brings(split):
+def _metric(network: nn.Module, session: Session, workload: Workload | None) -> MetricAgreement | None:
+    """Score both on the search split; None where there is none."""
+    if workload is None or not workload.brings(Split.SEARCH):
         return None
-    simulated, deployed = (workload.evaluate(each, split)[0] for each in (network, session))
+    simulated, deployed = (workload.evaluate(each, Split.SEARCH)[0] for each in (network, session))
     metric, apart = simulated.metric, abs(simulated.value - deployed.value)
     unit = metric.high - metric.low if metric.has_known_range else max(abs(simulated.value), 1e-12)
-    return MetricAgreement(metric.name, str(split), len(simulated), simulated.value, deployed.value, 100 * apart / unit)
+    return MetricAgreement(
+        metric.name, str(Split.SEARCH), len(simulated), simulated.value, deployed.value, 100 * apart / unit
+    )
 
 
 def _with_reasons(layers: Iterable[LayerKernel], floats: Sequence[StayedFloat]) -> Iterator[LayerKernel]:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 def merge_pads(model: "onnx_ir.Model") -> int:
     """Merge, in place, each Pad of zeros that a Conv reads into the Conv; give how many Convs changed."""
     import onnx_ir
+    from onnx_ir.passes.common import RemoveUnusedNodesPass
 
     merged = 0
     for conv in list(model.graph):
@@ -33,7 +34,7 @@ def merge_pads(model: "onnx_ir.Model") -> int:
         conv.replace_input_with(0, pad.inputs[0])
         merged += 1
     if merged:
-        _drop_unread(model.graph)
+        RemoveUnusedNodesPass()(model)
     return merged
 
 
@@ -66,14 +67,3 @@ def _zeros(pad: "onnx_ir.Node", spatial: int) -> Sequence[int] | None:
     if len(counts) != 2 * rank or min(counts) < 0 or any(counts[i] or counts[rank + i] for i in (0, 1)):
         return None
     return counts[2:rank] + counts[rank + 2 :]
-
-
-def _drop_unread(graph: "onnx_ir.Graph") -> None:
-    """Remove nodes, and constants, whose values nothing reads any more."""
-    outputs = set(graph.outputs)
-    for node in reversed(graph):
-        if not any(value.uses() or value in outputs for value in node.outputs):
-            graph.remove(node, safe=True)
-    for name, value in list(graph.initializers.items()):
-        if not value.uses() and value not in outputs:
-            del graph.initializers[name]
