@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from penjing.optimizing import deploy as deploy
     from penjing.optimizing import optimize as optimize
     from penjing.planning import Sensitivity as Sensitivity
+    from penjing.planning import mixed_precision as mixed_precision
     from penjing.planning import sensitivity as sensitivity
     from penjing.profiling import Profile as Profile
     from penjing.profiling import profile as profile
@@ -60,7 +61,7 @@ _HOME = {
     "penjing.measuring": ("Latency", "measure"),
     "penjing.onnx_import": ("import_onnx",),
     "penjing.optimizing": ("Run", "apply", "deploy", "optimize"),
-    "penjing.planning": ("Sensitivity", "sensitivity"),
+    "penjing.planning": ("Sensitivity", "mixed_precision", "sensitivity"),
     "penjing.profiling": ("Profile", "profile"),
     "penjing.recipe": (
         "Contract",
