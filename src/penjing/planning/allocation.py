@@ -11,12 +11,14 @@ is solved as a mixed-integer linear program by HiGHS, to proven optimality: Kell
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate, pairwise
+from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.optimize import Bounds, LinearConstraint, milp
-from scipy.sparse import csr_array
 
 from penjing.errors import PenjingError
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,8 @@ def allocate(menus: Menus, limits: Mapping[str, float], pairs: Sequence[Pair] = 
     >>> allocate(menus, {"noise": 0.2})
     {'a': 'float', 'b': 'int8'}
     """
+    from scipy.optimize import Bounds, LinearConstraint, milp  # a heavy import that most commands do without
+
     chosen = [(part, option) for part, options in menus.items() for option in options]
     place = {(part, option.name): i for i, (part, option) in enumerate(chosen)}
     joint = [
@@ -96,8 +100,10 @@ def total(menus: Menus, choice: Mapping[str, str], pairs: Sequence[Pair] = ()) -
 _INFEASIBLE = 2  # a status of scipy.optimize.milp
 
 
-def _rows(entries: Sequence[Sequence[tuple[int, float]]], width: int) -> csr_array:
+def _rows(entries: Sequence[Sequence[tuple[int, float]]], width: int) -> "csr_array":
     """A sparse matrix from the entries of its rows."""
+    from scipy.sparse import csr_array
+
     rows = [i for i, row in enumerate(entries) for _ in row]
     columns = [column for row in entries for column, _ in row]
     values = [value for row in entries for _, value in row]
