@@ -332,6 +332,11 @@ class Finetune(Step):
     1e-3 for the adaptive ones. distill: learn from the original model's outputs (Hinton et al. 2015,
     arXiv:1503.02531) at `temperature`, mixed with the workload's loss by `distill_weight`. patience: epochs without a
     better search metric before it stops. precision "auto" uses bfloat16 autocast where it is measured to be faster.
+
+    After a Quantize step the quantised model trains (QAT): weights behind rounding that passes gradients, and what is
+    stored follows. rounding: "lsq" learns all scales, "lsq+" zero points too, "pact" learns where activations are
+    clipped and squashes weights, "dorefa" squashes them with the scales as they are, "wrpn" leaves all scales as they
+    are, "ema" has those of activations follow moving averages. Formulas: `penjing.techniques.quantize.fake`.
     """
 
     key: ClassVar[str] = "finetune"
@@ -347,6 +352,7 @@ class Finetune(Step):
     patience: int | None = None
     clip_norm: float | None = None
     precision: str = "auto"
+    rounding: str = "lsq"
 
     def __post_init__(self) -> None:
         _at_least("Finetune", "epochs", self.epochs, 0)
@@ -356,7 +362,11 @@ class Finetune(Step):
             raise RecipeError(f"Finetune: temperature={self.temperature!r} must be positive")
         if not 0 <= self.distill_weight <= 1:
             raise RecipeError(f"Finetune: distill_weight={self.distill_weight!r} must lie in [0, 1]")
-        for name, known in (("optimizer", ("sgd", "adamw")), ("precision", ("auto", "fp32", "bf16"))):
+        for name, known in (
+            ("optimizer", ("sgd", "adamw")),
+            ("precision", ("auto", "fp32", "bf16")),
+            ("rounding", ("lsq", "lsq+", "pact", "dorefa", "wrpn", "ema")),
+        ):
             if getattr(self, name) not in known:
                 raise RecipeError(f"Finetune: {name}={getattr(self, name)!r} is unknown; use one of {', '.join(known)}")
 

@@ -41,8 +41,8 @@ from penjing.workload import ExampleInputs, Workload, is_onnx, read_model
 class Technique:
     """How a step is carried out.
 
-    run: (state, step, context) -> state. needs: what the workload must bring for a step. last: whether no step may
-    follow.
+    run: (state, step, context) -> state. needs: what the workload must bring for a step. last: whether no step but
+    Finetune may follow.
     """
 
     run: Callable[[State, Any, Context], State]
@@ -149,8 +149,10 @@ def check(recipe: Recipe, workload: Workload | None) -> None:
         if technique is None:
             known = ", ".join(cls.__name__ for cls in TECHNIQUES)
             raise RecipeError(f"step {i} is {type(step).__name__}, which no technique carries out; known: {known}")
-        if closed is not None:
-            raise RecipeError(f"step {i} ({step.key}) comes after {closed.key}, which must be last; move it before")
+        if closed is not None and not isinstance(step, Finetune):
+            raise RecipeError(
+                f"step {i} ({step.key}) comes after {closed.key}, which only finetune may follow; move it before"
+            )
         if technique.last:
             closed = step
         after = next(iter(recipe.steps[i + 1 :]), None)

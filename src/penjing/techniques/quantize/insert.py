@@ -63,7 +63,7 @@ def _quantize_weights(module: fx.GraphModule, layer: fx.Node, owner: str, activa
     stored = quantize(weight.flatten(1), params, grid).reshape(weight.shape)
     whole = len(params.scale) == 1
     weights = QuantParams(*(each.reshape([] if whole else [-1]) for each in (params.scale, params.zero_point)))
-    kind = "quantized" if grid.bits == 8 else grid.type
+    kind = "quantized" if grid.bits == 8 else f"int{grid.bits}"
     operands = [_constant(module, layer, f"{path}.weight", kind, stored, weights)]
     if bias is not None:
         biases = bias_params(activation_scale, params.scale.flatten().expand(len(weight)).contiguous())

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 
-def _along(values: Tensor, ndim: int, axis: int) -> Tensor:
+def along(values: Tensor, ndim: int, axis: int) -> Tensor:
     """Shape per-axis values [n] so that they broadcast along one axis; a scalar stays."""
     if values.ndim == 0:
         return values
@@ -29,7 +29,7 @@ def quantize_linear(x: Tensor, scale: Tensor, zero_point: Tensor, axis: int) -> 
     tensor([  0,   2, 255], dtype=torch.uint8)
     """
     limits = torch.iinfo(zero_point.dtype)
-    y = torch.round(x / _along(scale, x.ndim, axis)) + _along(zero_point, x.ndim, axis)
+    y = torch.round(x / along(scale, x.ndim, axis)) + along(zero_point, x.ndim, axis)
     return y.clamp_(limits.min, limits.max).to(zero_point.dtype)
 
 
@@ -40,7 +40,7 @@ def dequantize_linear(x: Tensor, scale: Tensor, zero_point: Tensor, axis: int) -
     >>> dequantize_linear(torch.tensor([3, 5]), torch.tensor(0.5), torch.tensor(3), 0)
     tensor([0., 1.])
     """
-    return (x.int() - _along(zero_point, x.ndim, axis).int()).to(scale.dtype) * _along(scale, x.ndim, axis)
+    return (x.int() - along(zero_point, x.ndim, axis).int()).to(scale.dtype) * along(scale, x.ndim, axis)
 
 
 @torch.library.custom_op("penjing::global_average_pool", mutates_args=())
