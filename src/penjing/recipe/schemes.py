@@ -1,7 +1,7 @@
 """Number formats as data: which values a tensor may take, and how a layer's weights and activations are stored."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 from penjing.errors import RecipeError
@@ -85,9 +85,11 @@ class Scheme:
         if self.dynamic and self.activation is None:
             raise RecipeError("Scheme: dynamic=True needs activation=, the grid of the inputs")
         if self.activation is not None:
-            if self.activation != EIGHT_BIT_TENSOR:
+            known = [replace(EIGHT_BIT_TENSOR, type=f"uint{bits}") for bits in ((8,) if self.dynamic else (8, 4, 3, 2))]
+            if self.activation not in known:
                 raise RecipeError(
-                    f"Scheme: activation={self.activation}: no integer kernel takes it; use {EIGHT_BIT_TENSOR} or None"
+                    f"Scheme: activation={self.activation}: no integer kernel takes it; use {EIGHT_BIT_TENSOR}, the "
+                    "same with fewer bits where it is static, or None"
                 )
             weight = self.weight
             if not (weight.type.startswith("int") and weight.granularity is not Granularity.GROUP):
@@ -110,6 +112,7 @@ SCHEMES: Mapping[str, Scheme] = MappingProxyType(
         "int8-tensor": Scheme(Grid("int8", granularity=Granularity.TENSOR), EIGHT_BIT_TENSOR),
         "int8-dynamic": Scheme(Grid("int8"), EIGHT_BIT_TENSOR, dynamic=True),
         **{f"w{n}a8": Scheme(Grid(f"int{n}"), EIGHT_BIT_TENSOR) for n in (4, 3, 2)},
+        **{f"w{n}a{n}": Scheme(Grid(f"int{n}"), replace(EIGHT_BIT_TENSOR, type=f"uint{n}")) for n in (4, 3, 2)},
         "w8": Scheme(Grid("int8")),
         "w8-asymmetric": Scheme(Grid("uint8", symmetric=False)),
         **{f"w{n}": Scheme(Grid(f"int{n}")) for n in (4, 3, 2)},

@@ -33,6 +33,17 @@ def quantize_linear(x: Tensor, scale: Tensor, zero_point: Tensor, axis: int) -> 
     return y.clamp_(limits.min, limits.max).to(zero_point.dtype)
 
 
+@torch.library.custom_op("penjing::clip_steps", mutates_args=())
+def clip_steps(x: Tensor, scale: Tensor, zero_point: Tensor, bits: int) -> Tensor:
+    """Clip to what the steps 0 to 2^bits - 1 hold, so that uint8 stores no other: to [-z s, (2^bits - 1 - z) s].
+
+    >>> clip_steps(torch.tensor([-9.0, 0.5, 9.0]), torch.tensor(0.5), torch.tensor(2, dtype=torch.uint8), 4)
+    tensor([-1.0000,  0.5000,  6.5000])
+    """
+    zero = zero_point.to(scale.dtype)
+    return torch.clamp(x, (0 - zero) * scale, (2**bits - 1 - zero) * scale)
+
+
 @torch.library.custom_op("penjing::dequantize_linear", mutates_args=())
 def dequantize_linear(x: Tensor, scale: Tensor, zero_point: Tensor, axis: int) -> Tensor:
     """Give back real numbers, y = (x - zero_point) * scale.
@@ -85,6 +96,11 @@ def dynamic_linear(x: Tensor, weight: Tensor, scale: Tensor, bias: Tensor | None
 @quantize_linear.register_fake
 def _(x: Tensor, scale: Tensor, zero_point: Tensor, axis: int) -> Tensor:
     return torch.empty_like(x, dtype=zero_point.dtype)
+
+
+@clip_steps.register_fake
+def _(x: Tensor, scale: Tensor, zero_point: Tensor, bits: int) -> Tensor:
+    return torch.empty_like(x)
 
 
 @dequantize_linear.register_fake

@@ -17,9 +17,11 @@ from penjing.structure.rules import bind
 from penjing.techniques.quantize import ops
 from penjing.techniques.quantize.fake import Rule, fake_bias, fake_dynamic
 from penjing.techniques.quantize.graph import aten, put, tensor_of, without_unread
-from penjing.techniques.quantize.insert import DEQUANTIZE, QUANTIZE
+from penjing.techniques.quantize.insert import CLIP, DEQUANTIZE, QUANTIZE
 from penjing.techniques.quantize.layers import limits_of, weight_behind
 from penjing.techniques.quantize.pack import DYNAMIC_LINEAR, UNPACK
+
+_FOLDED = "folded_"  # in the name of a weight that took a batch norm in, which leaves zeros where they are
 
 Write = tuple[str, Callable[[], Tensor]]
 """The name of a stored tensor, and what it is to hold once training has ended."""
@@ -34,13 +36,14 @@ class Trainable:
     def __init__(self, captured: Captured, rule: Rule) -> None:
         self._module, self._rule = captured.module, rule
         self._latents: dict[str, tuple[fx.Node, Tensor]] = {}  # by the name of a weight: what trains, where it began
-        self._scales: dict[str, nn.Parameter] = {}
+        self._learnt: dict[str, fx.Node] = {}  # by the weight or activation whose scale it is
+        self._scales: dict[str, Tensor] = {}  # the same, by the name of what is stored
         self._writes: list[Write] = []
         biases = []
         for node in list(self._module.graph.nodes):
-            if node.target is DEQUANTIZE and node.args[0].target is QUANTIZE:
+            if node.target is DEQUANTIZE and _arguments(node)[0].target is QUANTIZE:
                 self._activation(node)
-            elif node.target is DEQUANTIZE and tensor_of(self._module, node.args[0]).dtype == torch.int32:
+            elif node.target is DEQUANTIZE and self._tensor(_arguments(node)[0]).dtype == torch.int32:
                 biases.append(node)  # after the scales that they are made of
             elif node.target is DEQUANTIZE or node.target is UNPACK:
                 self._weight(node)
@@ -57,7 +60,7 @@ class Trainable:
 
     def _weight(self, node: fx.Node) -> None:
         """Read a weight through rounding: of a layer in integers, or of one that unpacks it."""
-        whole, scale, zero = node.args[:3]
+        whole, scale, zero, *rest = _arguments(node)
         ints, steps, name = self._tensor(whole), self._tensor(scale), str(whole.target)
         if ints.dtype not in (torch.int8, torch.uint8):
             raise RecipeError(
@@ -67,13 +70,13 @@ class Trainable:
         offset = torch.zeros_like(steps) if zero is None else self._tensor(zero).float()
         real = (ints.float() - _aligned(offset, ints)) * _aligned(steps, ints)
         with self._module.graph.inserting_before(node):
-            start = self._start(real, steps, offset, (low, high))
-            latent, scale_now = self._latent(name, start), self._scale(scale, learns=self._rule.learns_weight_scale)
+            latent = self._latent(name, self._start(real, steps, offset, (low, high)))
+            scale_now = self._scale(scale, learns=self._rule.learns_weight_scale, of=latent)
             offset_now = put(self._module, f"{name}_offset", offset)
             args = (latent, scale_now, offset_now, low, high)
             fake = self._module.graph.call_function(self._rule.weight, args)
-            if node.target is UNPACK and list(real.shape) != list(node.args[3]):
-                fake = self._module.graph.call_function(aten.reshape.default, (fake, node.args[3]))
+            if node.target is UNPACK and list(real.shape) != list(rest[0]):
+                fake = self._module.graph.call_function(aten.reshape.default, (fake, rest[0]))
         values, step = self._tensor(latent), self._scales[str(scale.target)]
 
         def integers() -> Tensor:
@@ -85,18 +88,19 @@ class Trainable:
 
     def _activation(self, node: fx.Node) -> None:
         """Round an activation as it passes, with its range or one that is learnt."""
-        x, scale, zero = node.args[0].args[:3]  # type: ignore[union-attr]
+        x, scale, zero, _ = _arguments(_arguments(node)[0])
         dtype = self._tensor(zero).dtype
-        limits = torch.iinfo(dtype)
+        low, high = torch.iinfo(dtype).min, torch.iinfo(dtype).max
+        if x.target is CLIP:
+            x, *_, bits = _arguments(x)
+            high = 2**bits - 1
         with self._module.graph.inserting_before(node):
             scale_now = self._scale(scale, learns=self._rule.learns_activation_scale)
             zero_now = self._scale(zero, learns=self._rule.learns_zero)
-            fake = self._module.graph.call_function(
-                self._rule.activation, (x, scale_now, zero_now, limits.min, limits.max)
-            )
+            fake = self._module.graph.call_function(self._rule.activation, (x, scale_now, zero_now, low, high))
         fake.meta["val"] = node.meta.get("val")
         held = self._scales[str(zero.target)]
-        self._writes.append((str(zero.target), lambda: held.round().clamp(limits.min, limits.max).to(dtype)))
+        self._writes.append((str(zero.target), lambda: held.round().clamp(low, high).to(dtype)))
         node.replace_all_uses_with(fake)
 
     def _bias(self, node: fx.Node) -> None:
@@ -104,10 +108,12 @@ class Trainable:
         (layer,) = node.users
         call = bind(layer)
         x, weight = call["input"], call["weight"]
-        name, scale_name = str(node.args[0].target), str(node.args[1].target)  # type: ignore[union-attr]
-        scale_x, scale_w = x.args[1], weight.args[1]  # of what rounds them
+        steps, size, zero, _ = _arguments(node)
+        name, scale_name = str(steps.target), str(size.target)
+        scale_x, scale_w = _arguments(x)[1], _arguments(weight)[1]  # of what rounds them
         with self._module.graph.inserting_before(layer):
-            latent = self._latent(name, ops.dequantize_linear(*map(self._tensor, node.args[:3]), 0))  # type: ignore[arg-type]
+            real = ops.dequantize_linear(*map(self._tensor, (steps, size, zero)), 0)
+            latent = self._latent(name, real)
             fake = self._module.graph.call_function(fake_bias, (latent, scale_x, scale_w))
         values, sx, sw = map(self._tensor, (latent, scale_x, scale_w))
 
@@ -122,13 +128,13 @@ class Trainable:
 
     def _dynamic(self, node: fx.Node) -> None:
         """A linear that quantises its input as it comes, as two roundings and a float linear."""
-        x, whole, scale, bias = node.args
+        x, whole, scale, bias = _arguments(node)
         name, ints, steps = str(whole.target), self._tensor(whole), self._tensor(scale)
         low, high = limits_of(name, ints.dtype)
         zero = torch.zeros_like(steps)
         with self._module.graph.inserting_before(node):
             latent = self._latent(name, self._start(ints.T.float() * steps[:, None], steps, zero, (low, high)))
-            scale_now = self._scale(scale, learns=self._rule.learns_weight_scale)
+            scale_now = self._scale(scale, learns=self._rule.learns_weight_scale, of=latent)
             offset = put(self._module, f"{name}_offset", zero)
             fake = self._module.graph.call_function(self._rule.weight, (latent, scale_now, offset, low, high))
             rounded = self._module.graph.call_function(fake_dynamic, (x,))
@@ -151,7 +157,7 @@ class Trainable:
 
     def _latent(self, stored: str, real: Tensor) -> fx.Node:
         """Read what trains in the place of a stored tensor; calls of one module that store the same train the same."""
-        name = weight_behind(stored)
+        name = weight_behind(stored).replace(_FOLDED, "")
         known = self._latents.get(name)
         if known is not None and torch.equal(known[1], real):
             return self._module.graph.get_attr(str(known[0].target))
@@ -159,16 +165,22 @@ class Trainable:
         self._latents.setdefault(name, (node, real))
         return node
 
-    def _scale(self, node: fx.Node, *, learns: bool) -> fx.Node:
-        """Read a scale or zero point as a parameter; a stored one that several read is one parameter."""
+    def _scale(self, node: fx.Node, *, learns: bool, of: fx.Node | None = None) -> fx.Node:
+        """Read a scale or zero point as a parameter, one for all that read the same; `of`: of which weight it is."""
         name = str(node.target)
-        if name not in self._scales:
-            value = self._tensor(node).float().clone()
-            held = self._scales[name] = nn.Parameter(value, requires_grad=learns)
-            if "zero_point" not in name:
-                self._writes.append((name, lambda: held.abs().clone()))
-            return put(self._module, f"{name}_learnt", held)
-        return self._module.graph.get_attr(f"{name}_learnt")
+        owner = name if of is None else f"{of.target}_scale"
+        if owner not in self._learnt:
+            new = nn.Parameter(self._tensor(node).float().clone(), requires_grad=learns)
+            self._learnt[owner] = put(self._module, f"{name}_learnt", new)
+        learnt = self._module.graph.get_attr(str(self._learnt[owner].target))
+        held = self._scales[name] = self._tensor(learnt)
+        if "zero_point" not in name:
+            self._writes.append((name, lambda: held.abs().clone()))
+        return learnt
+
+
+def _arguments(node: fx.Node) -> tuple[Any, ...]:
+    return tuple(node.args)
 
 
 def _aligned(values: Tensor, like: Tensor) -> Tensor:
