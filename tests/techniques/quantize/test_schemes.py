@@ -158,7 +158,10 @@ def test_schemes_of_ones_own_survive_yaml() -> None:
         (lambda: Scheme(Grid("int8"), dynamic=True), "needs activation="),
         (lambda: Scheme(Grid("int8"), Grid("int8")), "no integer kernel takes it"),
         (lambda: Scheme(Grid("int8"), SCHEMES["w4a4"].activation, dynamic=True), "no integer kernel takes it"),
-        (lambda: Scheme(Grid("fp16"), SCHEMES["int8"].activation), "integer kernels take 'int8', 'int4', 'int3' or 'int2'"),
+        (
+            lambda: Scheme(Grid("fp16"), SCHEMES["int8"].activation),
+            "integer kernels take 'int8', 'int4', 'int3' or 'int2'",
+        ),
         (lambda: Quantize(overrides={"a": "int3"}), r"overrides\['a'\]='int3' is unknown"),
         (lambda: Quantize(method=()), "names nothing"),
     ],
