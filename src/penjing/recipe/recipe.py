@@ -9,7 +9,8 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from penjing.errors import RecipeError
-from penjing.recipe.steps import STEPS, Step
+from penjing.recipe.step import Step
+from penjing.recipe.steps import STEPS
 
 SCHEMA = 1
 

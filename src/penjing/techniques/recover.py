@@ -26,6 +26,9 @@ def run(state: State, step: Finetune, context: Context) -> State:
         progress=context.progress,
     )
     state = replace(state, ramps=()).log(step.key, log.summary())
+    if step.reestimate_norms and (log.norms is None or not log.norms.kept):
+        what = log.norms or "the model has no batch norm with running statistics to take anew"
+        state = state.log(step.key, str(what), fell_back=True)
     for sparse, ramp in scheduled:
         state = told(replace(state, masks={**state.masks, **ramp.masks}), sparse, ramp.masks)
     return state

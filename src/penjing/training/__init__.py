@@ -5,7 +5,6 @@ from penjing.training.log import EpochRow, Progress, TrainingLog
 from penjing.training.loop import finetune
 from penjing.training.losses import Objective, distillation, distillation_kl
 from penjing.training.randomness import isolated_randomness
-from penjing.training.schedules import warmup_cosine
 
 __all__ = [
     "EpochRow",
@@ -19,5 +18,4 @@ __all__ = [
     "distillation_kl",
     "finetune",
     "isolated_randomness",
-    "warmup_cosine",
 ]

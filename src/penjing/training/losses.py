@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from penjing.errors import WorkloadError
-from penjing.recipe import Finetune
+from penjing.recipe import Training
 from penjing.workload import Batch, Workload
 
 IGNORED_TARGET = -100  # the label that torch.nn.functional.cross_entropy leaves out
@@ -73,52 +73,55 @@ def distillation(student: Tensor, teacher: Tensor, target: Any, temperature: flo
     return mean
 
 
+TASK, LOGITS = "task", "logits"
+_NAMES = {TASK: "loss", LOGITS: "distillation"}
+
+
 @dataclass(frozen=True)
 class Objective:
-    """loss = (1 - weight) task + weight distillation; one of the two may be missing.
+    """loss = sum of weight times term: the owner's loss ("task"), and what is learnt from a teacher.
 
-    Raises WorkloadError when there is neither: no loss, no training step and no teacher.
+    Raises WorkloadError when no term is left: no loss, no training step and no teacher.
     """
 
     workload: Workload
     teacher: nn.Module | None
-    weight: float
+    terms: Mapping[str, float]
     temperature: float
 
     @classmethod
-    def of(cls, workload: Workload, step: Finetune, teacher: nn.Module | None) -> "Objective":
-        """Decide from the step and what the workload offers."""
+    def of(cls, workload: Workload, step: Training, teacher: nn.Module | None) -> "Objective":
+        """Keep the terms of a step for which there is a loss or a teacher; their weights add up to what all did."""
         has_task = workload.loss is not None or workload.training_step is not None
-        distils = step.distill and teacher is not None and (step.distill_weight > 0 or not has_task)
-        if not has_task and not distils:
+        wanted = {name: weight for name, weight in step.terms.items() if weight > 0}
+        left = {name: weight for name, weight in wanted.items() if (has_task if name == TASK else teacher is not None)}
+        if not left:
             raise WorkloadError(
-                "Finetune has nothing to minimise: the workload has no loss and no training_step, and there is no "
-                "teacher to distil from; give Workload(loss=...), or Finetune(distill=True) with a teacher"
+                f"{type(step).__name__} has nothing to minimise: the workload has no loss and no training_step, and "
+                "there is no teacher to distil from; give Workload(loss=...), or distil from a teacher"
             )
-        if not distils:
-            return cls(workload, None, 0.0, step.temperature)
-        return cls(workload, teacher, step.distill_weight if has_task else 1.0, step.temperature)
+        whole = sum(wanted.values()) / sum(left.values())
+        terms = {name: weight * whole for name, weight in left.items()}
+        return cls(workload, None if terms.keys() == {TASK} else teacher, terms, step.temperature)
 
     @property
     def name(self) -> str:
         """Say what is minimised, for the log."""
-        parts = []
-        if self.weight < 1:
-            parts.append("loss" if self.weight == 0 else f"{1 - self.weight:g} loss")
-        if self.weight > 0:
-            parts.append("distillation" if self.weight == 1 else f"{self.weight:g} distillation")
-        return " + ".join(parts)
+        return " + ".join(
+            ("" if weight == 1 else f"{weight:g} ") + _NAMES.get(name, name) for name, weight in self.terms.items()
+        )
 
     def __call__(self, model: nn.Module, batch: Batch) -> Tensor:
         """Give the scalar to minimise for one batch, shape []."""
         task, call = self._task(model, batch)
-        if self.teacher is None:
-            loss = task
-        else:
+        losses = {} if task is None else {TASK: task}
+        if self.teacher is not None:
             with torch.no_grad():
                 expected = self.workload.select(self.teacher(*call.args, **call.kwargs))
-            distance = distillation(self.workload.select(call.outputs), expected, batch.target, self.temperature)
-            loss = distance if task is None else (1 - self.weight) * task + self.weight * distance
+            found = self.workload.select(call.outputs)
+            losses[LOGITS] = distillation(found, expected, batch.target, self.temperature)
+        parts = [weight * losses[name] for name, weight in self.terms.items()]
+        loss: Any = sum(parts[1:], start=parts[0])
         if not isinstance(loss, Tensor) or loss.ndim > 0 or not loss.requires_grad:
             got = f"shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
             raise WorkloadError(
@@ -131,7 +134,7 @@ class Objective:
         if self.workload.training_step is None:
             outputs = model(*batch.args, **batch.kwargs)
             task = None
-            if self.workload.loss is not None and self.weight < 1:
+            if self.workload.loss is not None and TASK in self.terms:
                 task = self.workload.loss(self.workload.select(outputs), batch.target)
             return task, _Call(batch.args, batch.kwargs, outputs)
         with _last_call(model) as calls:
@@ -139,7 +142,7 @@ class Objective:
         if not calls and self.teacher is not None:
             raise WorkloadError(
                 "distillation needs the model's outputs, but training_step never called model(...); "
-                "call it there, or use Finetune(distill=False)"
+                "call it there, or train without a teacher"
             )
         return task, calls[-1] if calls else _Call((), {}, None)
 
