@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from penjing.structure import remap_optimizer as remap_optimizer
     from penjing.techniques import Outcome as Outcome
     from penjing.techniques import restore as restore
+    from penjing.techniques import sparsity_hook as sparsity_hook
     from penjing.verdict import Verdict as Verdict
     from penjing.verdict import judge as judge
     from penjing.workload import Workload as Workload
@@ -79,7 +80,7 @@ _HOME = {
     ),
     "penjing.runtimes": ("Artifact", "Parity", "Session", "export", "load", "parity"),
     "penjing.structure": ("Coupling", "couple", "remap_optimizer"),
-    "penjing.techniques": ("Outcome", "restore"),
+    "penjing.techniques": ("Outcome", "restore", "sparsity_hook"),
     "penjing.verdict": ("Verdict", "judge"),
     "penjing.workload": ("Workload", "accuracy", "dataset", "metrics", "without"),
 }

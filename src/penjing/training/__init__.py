@@ -1,5 +1,6 @@
 """Recovery: one visible training loop, its hooks, and distillation from the original model."""
 
+from penjing.training.callbacks import Beside, hf_callback, lightning_callback
 from penjing.training.hooks import Hook, KeepMasks, LoopState
 from penjing.training.log import EpochRow, Progress, TrainingLog
 from penjing.training.loop import finetune
@@ -7,6 +8,7 @@ from penjing.training.losses import Objective, distillation, distillation_kl
 from penjing.training.randomness import isolated_randomness
 
 __all__ = [
+    "Beside",
     "EpochRow",
     "Hook",
     "KeepMasks",
@@ -17,5 +19,7 @@ __all__ = [
     "distillation",
     "distillation_kl",
     "finetune",
+    "hf_callback",
     "isolated_randomness",
+    "lightning_callback",
 ]
