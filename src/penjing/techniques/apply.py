@@ -23,6 +23,7 @@ from penjing.recipe import (
     Sparsify,
     Step,
     Target,
+    Training,
     as_recipe,
 )
 from penjing.recipe.target import target_named
@@ -33,7 +34,7 @@ from penjing.techniques.recover import run as recover
 from penjing.techniques.sparsify import copy_pruned
 from penjing.techniques.sparsify.parameters import plain_names
 from penjing.techniques.state import Context, State
-from penjing.training import Progress
+from penjing.training import Progress, Team
 from penjing.workload import ExampleInputs, Workload, is_onnx, read_model
 
 
@@ -122,6 +123,8 @@ def apply(
         target = runtime
     context = Context(workload, original, target, seed, place, prefer, progress, folder, consume)
     done, state = _resumed(steps, original, example, context)
+    team = Team.join() if any(isinstance(step, Training) for step in steps) else Team()
+    team.wait()  # before the leading process writes what the others look for
     if done == 0 and not consume:
         state = replace(state, model=copy_pruned(original))
     if place is not None:
@@ -129,8 +132,9 @@ def apply(
     for i, step in enumerate(steps.steps[done:], start=done):
         inner = replace(context, resume_dir=folder / f"step-{i}" if folder is not None else None)
         state = TECHNIQUES[type(step)].run(state, step, inner)
-        if folder is not None:
+        if folder is not None and team.leads:
             _outcome(state, Recipe(steps.steps[: i + 1])).save(folder / f"after-{i}")
+        team.wait()
     if (source := getattr(original, "metadata", None)) is not None and not hasattr(state.model, "metadata"):
         state.model.metadata = source  # what an .onnx file says about itself outlives a rewritten graph
     return _outcome(state, steps)

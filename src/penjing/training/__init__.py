@@ -5,6 +5,7 @@ from penjing.training.hooks import Hook, KeepMasks, LoopState
 from penjing.training.log import EpochRow, Progress, TrainingLog
 from penjing.training.loop import finetune
 from penjing.training.losses import Objective, distillation, distillation_kl
+from penjing.training.parallel import Team
 from penjing.training.randomness import isolated_randomness
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "LoopState",
     "Objective",
     "Progress",
+    "Team",
     "TrainingLog",
     "distillation",
     "distillation_kl",

@@ -3,7 +3,7 @@
 import itertools
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -22,6 +22,7 @@ from penjing.training.log import Progress, TrainingLog
 from penjing.training.losses import Objective
 from penjing.training.numerics import Numerics, choose_numerics, layout
 from penjing.training.optimizers import build_optimizer, set_lr
+from penjing.training.parallel import Team
 from penjing.training.randomness import isolated_randomness
 from penjing.training.schedules import step_factor
 from penjing.training.selection import best_epoch, out_of_patience
@@ -36,6 +37,8 @@ class _Course:
     step: Training
     hooks: Sequence[Hook]
     objective: Objective
+    team: Team
+    seed: int
     progress: Progress | None
 
     def loss(self, model: nn.Module, batch: Batch, numerics: Numerics) -> Tensor:
@@ -65,7 +68,8 @@ def finetune(
 
     With `resume_dir` every finished epoch is saved there, and the same call goes on after the last one, bit for bit as
     if it had never stopped when the source of batches draws only on the global generators (a DataLoader with its own
-    `generator=` starts that one afresh).
+    `generator=` starts that one afresh). Under `torchrun` all processes call this alike, and share each batch; see
+    `penjing.training.parallel`.
 
     Raises WorkloadError when there is nothing to learn from, or when the loss is no longer finite.
     """
@@ -82,17 +86,19 @@ def finetune(
     epochs = math.ceil(total / per_epoch)
     optimizer = build_optimizer(model, step)
     state = LoopState(model, optimizer, total)
-    course = _Course(workload, step, hooks, objective, progress)
+    team = Team.join()
+    course = _Course(workload, step, hooks, objective, team, seed, progress if team.leads else None)
     direction = workload.metric.direction
     path = None
     if resume_dir is not None:
         path = checkpoint_path(Path(resume_dir), step, seed, total, model, objective.teacher)
 
     with _as_they_were(model, objective.teacher, workload.device), isolated_randomness(seed):
+        team.align(model)
         for hook in hooks:
             hook.before_training(state)
         resumed_from = None
-        if path is not None and path.exists():
+        if path is not None and team.ask(path.exists):
             record = resume(path, state)
             resumed_from = record.rows[-1].epoch
         else:
@@ -105,11 +111,12 @@ def finetune(
                     start = time.perf_counter()
                     state.epoch = epoch
                     loss = _one_epoch(state, course, record)
-                    record.rows.append(evaluated(state, workload, hooks, start, record.average, loss))
+                    row = partial(evaluated, state, workload, hooks, start, record.average, loss)
+                    record.rows.append(team.ask(row))
                     if best_epoch(record.rows, direction) == epoch:
                         averaged = record.average if record.rows[-1].averaged else None
                         record.best = copy_of(averaged or tensors_of(model))
-                    if path is not None:
+                    if path is not None and team.leads:
                         save(path, state, record)
                     for hook in hooks:
                         hook.after_epoch(state)
@@ -117,7 +124,10 @@ def finetune(
             optimizer.zero_grad(set_to_none=True)
             write_into(model, record.best)
         best = best_epoch(record.rows, direction)
-        norms = with_new_norms(model, workload, record.rows[best].metric) if step.reestimate_norms else None
+        norms = None
+        if step.reestimate_norms:
+            norms = team.ask(partial(with_new_norms, model, workload, record.rows[best].metric))
+            team.align(model)
 
     return TrainingLog(
         rows=tuple(record.rows),
@@ -137,14 +147,14 @@ def finetune(
 def _begun(state: LoopState, course: _Course) -> Record:
     """Evaluate the model before training, and choose how its steps are computed."""
     workload, step = course.workload, course.step
-    row = evaluated(state, workload, course.hooks, time.perf_counter())
+    row = course.team.ask(partial(evaluated, state, workload, course.hooks, time.perf_counter()))
     record = Record([row], best=copy_of(tensors_of(state.model)))
     if step.ema is not None:
         record.average = copy_of(record.best)
     if state.total_steps > 0:
         first = next(iter(workload.train_batches()))
         loss = partial(course.loss, state.model.train(), first)
-        record.numerics, timed = choose_numerics(step.precision, state.model, loss)
+        record.numerics, timed = course.team.ask(partial(choose_numerics, step.precision, state.model, loss))
         record.trials = tuple(str(trial) for trial in timed)
     return record
 
@@ -159,14 +169,14 @@ def _one_epoch(state: LoopState, course: _Course, record: Record) -> float:
     left = min(workload.train_steps, state.total_steps - state.step)
     for batch in itertools.islice(workload.train_batches(), left):
         state.lr = set_lr(state.optimizer, step_factor(state.step, state.total_steps, step))
-        loss = partial(course.loss, state.model, batch, record.numerics)
-        losses.append(_one_step(state, loss, step.clip_norm, course.hooks))
+        losses.append(_one_step(state, course, batch, record.numerics))
         if record.average is not None and step.ema is not None:
             update_average(record.average, state.model, state.step, step.ema)
         if course.progress is not None:
             epochs = math.ceil(state.total_steps / workload.train_steps)
             latest = f"loss {state.loss:.4g}, {workload.metric.name} {record.rows[-1].metric:.4g}"
             course.progress.update(state.step, state.total_steps, f"epoch {state.epoch}/{epochs}, {latest}")
+    course.team.average_norms(state.model)
     if not losses:
         raise WorkloadError(
             f"the training source gave no batch in epoch {state.epoch}; give a source that can be read again"
@@ -174,29 +184,36 @@ def _one_epoch(state: LoopState, course: _Course, record: Record) -> float:
     return sum(losses) / len(losses)
 
 
-def _one_step(
-    state: LoopState, loss_of_batch: Callable[[], Tensor], clip_norm: float | None, hooks: Sequence[Hook]
-) -> float:
+def _one_step(state: LoopState, course: _Course, batch: Batch, numerics: Numerics) -> float:
     """Forward, backward, clip, step; give the loss."""
-    for hook in hooks:
+    for hook in course.hooks:
         hook.before_step(state)
-    loss = loss_of_batch()
-    state.loss = _finite(loss, state)
     state.optimizer.zero_grad(set_to_none=True)
-    loss.backward()
-    for hook in hooks:
+    state.loss = _finite(_backward(state, course, batch, numerics), state)
+    for hook in course.hooks:
         hook.after_backward(state)
-    if clip_norm is not None:
-        nn.utils.clip_grad_norm_(state.model.parameters(), clip_norm)
+    if course.step.clip_norm is not None:
+        nn.utils.clip_grad_norm_(state.model.parameters(), course.step.clip_norm)
     state.optimizer.step()
     state.step += 1
-    for hook in hooks:
+    for hook in course.hooks:
         hook.after_step(state)
     return state.loss
 
 
-def _finite(loss: Tensor, state: LoopState) -> float:
-    value = loss.item()
+def _backward(state: LoopState, course: _Course, batch: Batch, numerics: Numerics) -> float:
+    """Leave the gradients of a batch, of which each rank computes its share; give the loss."""
+    mine, part = course.team.share(batch)
+    loss = 0.0
+    if mine is not None:
+        with course.team.own_randomness(course.seed, state.step):
+            computed = course.loss(state.model, mine, numerics)
+            computed.backward()
+        loss = computed.item()
+    return course.team.average_gradients(state.model, loss, part)
+
+
+def _finite(value: float, state: LoopState) -> float:
     if not math.isfinite(value):
         raise WorkloadError(
             f"the training loss is {value} in epoch {state.epoch}, step {state.step + 1} of {state.total_steps}, at "
