@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from penjing.profiling import Profile as Profile
     from penjing.profiling import profile as profile
     from penjing.recipe import Contract as Contract
+    from penjing.recipe import Distill as Distill
     from penjing.recipe import DropBlocks as DropBlocks
     from penjing.recipe import Finetune as Finetune
     from penjing.recipe import Grid as Grid
@@ -65,6 +66,7 @@ _HOME = {
     "penjing.profiling": ("Profile", "profile"),
     "penjing.recipe": (
         "Contract",
+        "Distill",
         "DropBlocks",
         "Finetune",
         "Grid",

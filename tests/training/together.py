@@ -52,6 +52,12 @@ def with_norms(folder: Path) -> dict[str, Tensor]:
     return {**task.model.state_dict(), "metrics": torch.tensor(metrics), "drawn": torch.rand(1)}
 
 
+def distilled(folder: Path) -> dict[str, Tensor]:
+    losses = {"task": 0.5, "logits": 0.3, "features": 0.2}
+    steps = [pj.PruneChannels(0.5, round_to=None), pj.Distill(2, lr=0.05, losses=losses, precision="fp32")]
+    return pj.apply(workload(ODD), steps, seed=3).model.state_dict()
+
+
 def refused() -> str:
     model = nn.Linear(6, 2 + Team.join().rank)
     try:
@@ -69,6 +75,7 @@ def main(folder: Path) -> None:
         "masks": dict(outcome.masks),
         "log": [row.what for row in outcome.log],
         "plain": plain(folder),
+        "distilled": dict(distilled(folder)),
         "norms": with_norms(folder),
         "refused": refused(),
     }

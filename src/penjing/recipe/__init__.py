@@ -6,12 +6,13 @@ from penjing.recipe.schemes import SCHEMES, Grid, Scheme
 from penjing.recipe.step import Step
 from penjing.recipe.steps import STEPS, DropBlocks, Lossless, PruneChannels, Quantize, Sparsify
 from penjing.recipe.target import Target
-from penjing.recipe.training_steps import Finetune, Training
+from penjing.recipe.training_steps import Distill, Finetune, Training
 
 __all__ = [
     "SCHEMES",
     "STEPS",
     "Contract",
+    "Distill",
     "DropBlocks",
     "Finetune",
     "Grid",

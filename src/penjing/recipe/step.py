@@ -1,7 +1,7 @@
 """The base of every step, and checks of fields that steps share."""
 
 from collections.abc import Collection
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from typing import Any, ClassVar
 
 from penjing.errors import RecipeError
@@ -18,7 +18,7 @@ class Step:
         out: dict[str, Any] = {}
         for f in fields(self):
             value = getattr(self, f.name)
-            if value != f.default:
+            if value != (f.default if f.default_factory is MISSING else f.default_factory()):
                 out[f.name] = list(value) if isinstance(value, tuple) else value
         return out
 

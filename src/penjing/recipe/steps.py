@@ -12,7 +12,7 @@ from torch import nn
 from penjing.errors import RecipeError
 from penjing.recipe.schemes import FLOAT, Scheme, scheme_of
 from penjing.recipe.step import Step, check_at_least, check_fraction
-from penjing.recipe.training_steps import Finetune
+from penjing.recipe.training_steps import Distill, Finetune
 from penjing.types import Budget, Normalize, Reduce, Scope, Spread, Unit, choose
 
 
@@ -278,7 +278,7 @@ class Quantize(Step):
 
     def settings(self) -> dict[str, Any]:
         """Give the fields that differ from their default, as plain values."""
-        found = {k: v for k, v in super().settings().items() if v != {}}
+        found = super().settings()
         if "scheme" in found:
             found["scheme"] = _plain_scheme(self.scheme)
         if "overrides" in found:
@@ -298,5 +298,5 @@ def _plain_scheme(value: Scheme | str) -> Any:
 
 
 STEPS: dict[str, type[Step]] = {
-    step.key: step for step in (PruneChannels, DropBlocks, Lossless, Sparsify, Quantize, Finetune)
+    step.key: step for step in (PruneChannels, DropBlocks, Lossless, Sparsify, Quantize, Finetune, Distill)
 }

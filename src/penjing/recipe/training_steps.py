@@ -1,8 +1,10 @@
 """The steps that train: what every training may be told, and what it learns from."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from torch import nn
 
 from penjing.errors import RecipeError
 from penjing.recipe.step import Step, check_at_least, check_one_of
@@ -10,6 +12,7 @@ from penjing.recipe.step import Step, check_at_least, check_one_of
 OPTIMIZERS = ("sgd", "adamw")
 PRECISIONS = ("auto", "fp32", "bf16")
 SCHEDULES = ("cosine", "linear", "constant", "multi_step")
+LOSSES = ("task", "logits", "features", "attention", "attention_matrices", "distances", "angles", "similarity")
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,11 @@ class Training(Step):
         """What is minimised, with the weight of each term; "task" is the owner's loss."""
         return {"task": 1.0}
 
+    @property
+    def needs_original(self) -> bool:
+        """Whether the original teaches."""
+        return False
+
 
 @dataclass(frozen=True)
 class Finetune(Training):
@@ -98,3 +106,62 @@ class Finetune(Training):
     def terms(self) -> dict[str, float]:
         """The owner's loss and, where it distils, the distance from the original's outputs."""
         return {"task": 1 - self.distill_weight, "logits": self.distill_weight} if self.distill else {"task": 1.0}
+
+    @property
+    def needs_original(self) -> bool:
+        """Whether the original teaches."""
+        return self.distill
+
+
+@dataclass(frozen=True)
+class Distill(Training):
+    """Train on, and learn from a teacher, of which more may be seen than its outputs.
+
+    teacher: any module that is called like the model; None is the original. A name, as a saved recipe holds it, says
+    who taught and cannot be applied. losses: the weight of each of "task", the workload's loss, left out where there is
+    none; "logits", the outputs at `temperature` (Hinton et al. 2015, arXiv:1503.02531); and of layers "features"
+    (arXiv:1412.6550), "attention" (arXiv:1612.03928), "attention_matrices" (arXiv:1909.10351), "distances" and "angles"
+    (arXiv:1904.05068), and "similarity" (arXiv:1907.09682); formulas in `penjing.training.knowledge`. Where features
+    differ in their channels, a projection is learned, and dropped at the end.
+
+    layers: names of the student's modules -> those of the teacher; a * stands for the same in both. None pairs the ends
+    of blocks that have one name in both. What else may be set is told by `Training`.
+
+    >>> Distill(5, losses={"logits": 1.0, "features": 0.1}).explain()
+    "distill(epochs=5, losses={'logits': 1.0, 'features': 0.1})"
+    """
+
+    key: ClassVar[str] = "distill"
+    __pydantic_config__: ClassVar[dict[str, bool]] = {"arbitrary_types_allowed": True}
+
+    teacher: nn.Module | str | None = None
+    losses: Mapping[str, float] = field(default_factory=lambda: {"task": 0.1, "logits": 0.9})
+    layers: Mapping[str, str] | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "losses", dict(self.losses))
+        for name, weight in self.losses.items():
+            check_one_of("Distill", "losses", name, LOSSES)
+            check_at_least("Distill", f"losses[{name!r}]", weight, 0)
+        if not any(weight > 0 for name, weight in self.losses.items() if name != "task"):
+            raise RecipeError(
+                f"Distill: losses={self.losses!r} asks nothing of the teacher; give for instance {{'logits': 0.9}}"
+            )
+        if self.layers is not None:
+            object.__setattr__(self, "layers", dict(self.layers))
+
+    @property
+    def terms(self) -> dict[str, float]:
+        """The losses, with their weights."""
+        return dict(self.losses)
+
+    @property
+    def needs_original(self) -> bool:
+        """Whether the original teaches."""
+        return self.teacher is None
+
+    def settings(self) -> dict[str, Any]:
+        """Give the fields that differ from their default; a teacher by the name of its class."""
+        found = super().settings()
+        return found | ({"teacher": type(self.teacher).__name__} if isinstance(self.teacher, nn.Module) else {})

@@ -4,7 +4,8 @@ from penjing.training.callbacks import Beside, hf_callback, lightning_callback
 from penjing.training.hooks import Hook, KeepMasks, LoopState
 from penjing.training.log import EpochRow, Progress, TrainingLog
 from penjing.training.loop import finetune
-from penjing.training.losses import Objective, distillation, distillation_kl
+from penjing.training.losses import distillation, distillation_kl
+from penjing.training.objective import Objective
 from penjing.training.parallel import Team
 from penjing.training.randomness import isolated_randomness
 

@@ -37,10 +37,10 @@ class Record:
     trials: tuple[str, ...] = ()
 
 
-def save(path: Path, state: LoopState, record: Record) -> None:
+def save(path: Path, state: LoopState, record: Record, beside: nn.Module) -> None:
     """Write everything that the loop needs to go on, whole or not at all; raises ArtifactError when the disk refuses.
 
-    The learning rate is missing, because it is a function of the step.
+    beside: what is trained with the model. The learning rate is missing, because it is a function of the step.
     """
     data = {
         "step": state.step,
@@ -48,6 +48,7 @@ def save(path: Path, state: LoopState, record: Record) -> None:
         "numerics": asdict(record.numerics),
         "trials": record.trials,
         "model": tensors_of(state.model),
+        "beside": tensors_of(beside),
         "best": record.best,
         "average": record.average,
         "moments": state.optimizer.state_dict()["state"],
@@ -56,11 +57,12 @@ def save(path: Path, state: LoopState, record: Record) -> None:
     save_checkpoint(path, data=data)
 
 
-def resume(path: Path, state: LoopState) -> Record:
+def resume(path: Path, state: LoopState, beside: nn.Module) -> Record:
     """Set model, optimizer and random generators to what `save` wrote; raises ArtifactError for a torn file."""
     data = load_checkpoint(path).data
     state.step = data["step"]
     write_into(state.model, data["model"])
+    write_into(beside, data["beside"])
     optimizer = state.optimizer
     optimizer.load_state_dict({"state": data["moments"], "param_groups": optimizer.state_dict()["param_groups"]})
     set_random_state(data["random"])

@@ -19,8 +19,8 @@ from penjing.training.checkpoint import Record, checkpoint_path, copy_of, resume
 from penjing.training.evaluation import evaluated, with_new_norms
 from penjing.training.hooks import Hook, LoopState
 from penjing.training.log import Progress, TrainingLog
-from penjing.training.losses import Objective
 from penjing.training.numerics import Numerics, choose_numerics, layout
+from penjing.training.objective import Objective
 from penjing.training.optimizers import build_optimizer, set_lr
 from penjing.training.parallel import Team
 from penjing.training.randomness import isolated_randomness
@@ -74,17 +74,18 @@ def finetune(
     Raises WorkloadError when there is nothing to learn from, or when the loss is no longer finite.
     """
     name = type(step).__name__
-    objective = Objective.of(workload, step, teacher)
-    if objective.teacher is model:
+    if teacher is model and step.terms.keys() != {"task"}:
         raise WorkloadError(
             f"{name}: the teacher is the model that is trained; pass copy.deepcopy(model) as one of them"
         )
     per_epoch = workload.train_steps
     if per_epoch == 0:
         raise WorkloadError(f"{name}: the workload has no training batch; give Workload(..., train=...)")
+    with isolated_randomness(seed):
+        objective = Objective.of(workload, step, teacher, model)
     total = max(1, round(step.epochs * per_epoch)) if step.epochs > 0 else 0
     epochs = math.ceil(total / per_epoch)
-    optimizer = build_optimizer(model, step)
+    optimizer = build_optimizer(model, step, objective.lessons.projections)
     state = LoopState(model, optimizer, total)
     team = Team.join()
     course = _Course(workload, step, hooks, objective, team, seed, progress if team.leads else None)
@@ -99,7 +100,7 @@ def finetune(
             hook.before_training(state)
         resumed_from = None
         if path is not None and team.ask(path.exists):
-            record = resume(path, state)
+            record = resume(path, state, objective.lessons.projections)
             resumed_from = record.rows[-1].epoch
         else:
             record = _begun(state, course)
@@ -117,7 +118,7 @@ def finetune(
                         averaged = record.average if record.rows[-1].averaged else None
                         record.best = copy_of(averaged or tensors_of(model))
                     if path is not None and team.leads:
-                        save(path, state, record)
+                        save(path, state, record, objective.lessons.projections)
                     for hook in hooks:
                         hook.after_epoch(state)
         finally:
@@ -210,7 +211,7 @@ def _backward(state: LoopState, course: _Course, batch: Batch, numerics: Numeric
             computed = course.loss(state.model, mine, numerics)
             computed.backward()
         loss = computed.item()
-    return course.team.average_gradients(state.model, loss, part)
+    return course.team.average_gradients(state.optimizer, loss, part)
 
 
 def _finite(value: float, state: LoopState) -> float:

@@ -14,6 +14,15 @@ PEAK_LR = {"sgd": 0.01, "adamw": 1e-3}
 NORMS = (nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, nn.modules.batchnorm._NormBase)
 
 
+def default_lr(step: Training) -> float:
+    """Give the peak learning rate of what no pattern names: the one asked for, or that of the optimizer.
+
+    >>> default_lr(Training()), default_lr(Training(optimizer="adamw")), default_lr(Training(lr=0.5))
+    (0.01, 0.001, 0.5)
+    """
+    return step.lr if isinstance(step.lr, float | int) else PEAK_LR[step.optimizer]
+
+
 def peak_lrs(model: nn.Module, step: Training) -> dict[str, float]:
     """Give the peak learning rate of each trainable parameter, by name.
 
@@ -22,8 +31,7 @@ def peak_lrs(model: nn.Module, step: Training) -> dict[str, float]:
     """
     names = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
     rates = step.lr if isinstance(step.lr, Mapping) else {}
-    default = step.lr if isinstance(step.lr, float | int) else PEAK_LR[step.optimizer]
-    found = by_pattern(names, rates, default)
+    found = by_pattern(names, rates, default_lr(step))
     factors = depth_factors(names, step.layer_decay)
     return {name: lr * factors[name] for name, lr in found.items()}
 
@@ -46,11 +54,11 @@ def decays(model: nn.Module) -> dict[str, bool]:
     }
 
 
-def build_optimizer(model: nn.Module, step: Training) -> Optimizer:
+def build_optimizer(model: nn.Module, step: Training, beside: nn.Module | None = None) -> Optimizer:
     """Build SGD with Nesterov momentum 0.9, or AdamW (Loshchilov and Hutter 2019, arXiv:1711.05101).
 
-    Parameters that decay and learn alike are one group, whose peak learning rate is its `initial_lr`. Raises
-    WorkloadError when no parameter is trainable.
+    Parameters that decay and learn alike are one group, whose peak learning rate is its `initial_lr`. beside: what is
+    trained with the model, at the default rate. Raises WorkloadError when no parameter of the model is trainable.
     """
     groups: dict[tuple[bool, float], list[nn.Parameter]] = defaultdict(list)
     peaks = peak_lrs(model, step)
@@ -60,9 +68,12 @@ def build_optimizer(model: nn.Module, step: Training) -> Optimizer:
         raise WorkloadError(
             f"{type(model).__name__} has no trainable parameter; call model.requires_grad_(True) before it is trained"
         )
+    if beside is not None:
+        groups[True, default_lr(step)] += beside.parameters()
     settings = [
         {"params": parameters, "lr": lr, "initial_lr": lr, "weight_decay": step.weight_decay if decay else 0.0}
         for (decay, lr), parameters in groups.items()
+        if parameters
     ]
     return AdamW(settings) if step.optimizer == "adamw" else SGD(settings, momentum=0.9, nesterov=True)
 

@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.optim import Optimizer
 
 from penjing.errors import PenjingError, WorkloadError
 from penjing.training.checkpoint import tensors_of
@@ -88,11 +89,11 @@ class Team:
         with isolated_randomness(((seed * 1_000_003 + step) * self.size + self.rank) % 2**63):
             yield
 
-    def average_gradients(self, model: nn.Module, loss: float, part: float) -> float:
+    def average_gradients(self, optimizer: Optimizer, loss: float, part: float) -> float:
         """Make the gradients, and the loss, those of the whole batch; a parameter that no rank reached keeps none."""
         if self.size == 1:
             return loss
-        parameters = [p for p in model.parameters() if p.requires_grad]
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
         grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
         reached = torch.tensor([float(p.grad is not None) for p in parameters], device=grads[0].device)
         scalars = torch.cat([reached, reached.new_tensor([loss * part])])
