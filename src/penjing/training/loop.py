@@ -61,10 +61,9 @@ def finetune(
     """Train a model in place and leave it in the state that is best on the search split.
 
     The state before training counts too, so the metric never gets worse; between equal ones the later wins. Epochs in
-    which a hook says that the model is not settled yet do not count, unless none is. With a
-    `teacher` (the original model) and `step.distill`, its outputs are learnt as well; see `Objective`. Whatever ends
-    the training, Ctrl-C included, the model holds the best weights seen so far, and modes, memory layout and the random
-    generators are as they were.
+    which a hook says that the model is not settled yet do not count, unless none is. What is minimised, the `teacher`'s
+    part in it included, is told by `step.terms`; see `Objective`. Whatever ends the training, Ctrl-C included, the
+    model holds the best weights seen so far, and modes, memory layout and the random generators are as they were.
 
     With `resume_dir` every finished epoch is saved there, and the same call goes on after the last one, bit for bit as
     if it had never stopped when the source of batches draws only on the global generators (a DataLoader with its own
