@@ -217,7 +217,7 @@ def _finite(value: float, state: LoopState) -> float:
     if not math.isfinite(value):
         raise WorkloadError(
             f"the training loss is {value} in epoch {state.epoch}, step {state.step + 1} of {state.total_steps}, at "
-            f"learning rate {state.lr:.3g}; lower it (Finetune(lr={state.lr / 10:.2g})), set clip_norm=1.0 "
+            f"learning rate {state.lr:.3g}; lower it (lr={state.lr / 10:.2g}), set clip_norm=1.0 "
             "or precision='fp32'; at the first step, look for NaN in the inputs and the loss"
         )
     return value
