@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from penjing.profiling import Profile as Profile
     from penjing.profiling import profile as profile
     from penjing.recipe import Contract as Contract
+    from penjing.recipe import Distill as Distill
     from penjing.recipe import DropBlocks as DropBlocks
     from penjing.recipe import Finetune as Finetune
     from penjing.recipe import Grid as Grid
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
     from penjing.structure import remap_optimizer as remap_optimizer
     from penjing.techniques import Outcome as Outcome
     from penjing.techniques import restore as restore
+    from penjing.techniques import sparsity_hook as sparsity_hook
     from penjing.verdict import Verdict as Verdict
     from penjing.verdict import judge as judge
     from penjing.workload import Workload as Workload
@@ -65,6 +67,7 @@ _HOME = {
     "penjing.profiling": ("Profile", "profile"),
     "penjing.recipe": (
         "Contract",
+        "Distill",
         "DropBlocks",
         "Finetune",
         "Grid",
@@ -80,7 +83,7 @@ _HOME = {
     ),
     "penjing.runtimes": ("Artifact", "Parity", "Session", "export", "load", "parity"),
     "penjing.structure": ("Coupling", "couple", "remap_optimizer"),
-    "penjing.techniques": ("Outcome", "restore"),
+    "penjing.techniques": ("Outcome", "restore", "sparsity_hook"),
     "penjing.verdict": ("Verdict", "judge"),
     "penjing.workload": ("Workload", "accuracy", "dataset", "metrics", "without"),
 }

@@ -217,7 +217,7 @@ def test_excluded_and_chosen_groups() -> None:
         (lambda: apply(workload(network(), train=None), Finetune()), "needs train data"),
         (
             lambda: apply(workload(network()), [Quantize(), PruneChannels()]),
-            "comes after quantize, which only finetune may",
+            "comes after quantize, which only training may",
         ),
         (lambda: apply(network(), PruneChannels(score="best"), torch.zeros(2, 1, 8, 8)), "score='best' is unknown"),
         (lambda: apply(network(), PruneChannels(of="latency"), torch.zeros(2, 1, 8, 8)), "of='latency' needs"),

@@ -169,7 +169,7 @@ def test_floats_of_few_bits_are_refused(workload: pj.Workload) -> None:
 
 def test_only_training_may_follow(workload: pj.Workload) -> None:
     check(Recipe([pj.Quantize(), pj.Finetune()]), workload)
-    with pytest.raises(RecipeError, match="step 1 \\(sparsify\\) comes after quantize, which only finetune may follow"):
+    with pytest.raises(RecipeError, match="step 1 \\(sparsify\\) comes after quantize, which only training may follow"):
         check(Recipe([pj.Quantize(), pj.Sparsify()]), workload)
 
 
