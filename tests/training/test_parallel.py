@@ -53,6 +53,7 @@ def test_batch_norms_and_dropout_leave_all_ranks_alike(found: tuple[Path, list[d
     torch.testing.assert_close(first, second, rtol=0, atol=0)
     assert first["drawn"] == alone["drawn"]
     assert first["metrics"].max() > first["metrics"][0]
+    assert first["averaged"].max() == 1
 
 
 @pytest.mark.slow

@@ -46,10 +46,10 @@ def plain(folder: Path) -> dict[str, Tensor]:
 
 def with_norms(folder: Path) -> dict[str, Tensor]:
     task = workload(96, norm=True, dropout=0.2)
-    settings = pj.Finetune(2, lr=0.1, reestimate_norms=True, distill=False)
+    settings = pj.Finetune(4, lr=0.5, schedule="constant", ema=0.9, reestimate_norms=True, distill=False)
     log = finetune(task.model, task, settings, seed=3)
-    metrics = [row.metric for row in log.rows]
-    return {**task.model.state_dict(), "metrics": torch.tensor(metrics), "drawn": torch.rand(1)}
+    rows = {"metrics": [row.metric for row in log.rows], "averaged": [float(row.averaged) for row in log.rows]}
+    return {**task.model.state_dict(), **{k: torch.tensor(v) for k, v in rows.items()}, "drawn": torch.rand(1)}
 
 
 def distilled(folder: Path) -> dict[str, Tensor]:

@@ -177,6 +177,7 @@ def _one_epoch(state: LoopState, course: _Course, record: Record) -> float:
             latest = f"loss {state.loss:.4g}, {workload.metric.name} {record.rows[-1].metric:.4g}"
             course.progress.update(state.step, state.total_steps, f"epoch {state.epoch}/{epochs}, {latest}")
     course.team.average_norms(state.model)
+    course.team.spread((record.average or {}).values())
     if not losses:
         raise WorkloadError(
             f"the training source gave no batch in epoch {state.epoch}; give a source that can be read again"

@@ -11,14 +11,14 @@ model for this; here gradients are averaged by hand, so that names, hooks and tr
 """
 
 import atexit
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from penjing.errors import PenjingError, WorkloadError
@@ -117,8 +117,16 @@ class Team:
                     f"{name} has shape {found.get(name)} on rank {rank} and {shapes[0].get(name)} on rank 0; make the "
                     "model and its cuts alike on all ranks (where widths are measured, cut before and pass the model)"
                 )
-        for tensor in tensors_of(model).values():
-            dist.broadcast(tensor, src=0)
+        self.spread(tensors_of(model).values())
+
+    def spread(self, tensors: Iterable[Tensor]) -> None:
+        """Give all ranks the values that the leading one has, in place."""
+        if self.size == 1:
+            return
+        for tensor in tensors:
+            values = tensor.detach().contiguous()
+            dist.broadcast(values, src=0)
+            tensor.detach().copy_(values)
 
     def average_norms(self, model: nn.Module) -> None:
         """Average the running statistics of batch norms over the ranks, and take other buffers from the leading one."""
@@ -129,5 +137,4 @@ class Team:
             if id(buffer) in averaged:
                 dist.all_reduce(buffer)
                 buffer.div_(self.size)
-            else:
-                dist.broadcast(buffer, src=0)
+        self.spread(buffer for buffer in model.buffers() if id(buffer) not in averaged)
