@@ -10,12 +10,12 @@ from torch import Tensor, fx, nn
 from penjing.errors import WorkloadError
 from penjing.techniques.quantize.graph import copied
 from penjing.techniques.quantize.observers import BINS, Histogram
-from penjing.techniques.quantize.quick import quick
+from penjing.techniques.quantize.quick import folded, quick
 
 Inputs = Sequence[Any]
 """Flat inputs of the graph, one calibration batch."""
 
-_COUNTED = 2**18  # values of a batch that are counted; smallest and largest are those of all
+_COUNTED = 2**15  # values of a batch that are counted; smallest and largest are those of all
 _FINE = 8192  # bins on each side of zero: after a doubling there are still more of them than BINS
 
 
@@ -130,7 +130,7 @@ class Reference:
 
         Infinite where nothing differs.
         """
-        noise, candidate = 0.0, quick(candidate)
+        noise, candidate = 0.0, folded(quick(candidate))
         for inputs, outputs in zip(self._batches, self._outputs, strict=True):
             for y, z in zip(outputs, _floats(candidate(*inputs)), strict=True):
                 noise += float((y.double() - z.double()).square().sum())

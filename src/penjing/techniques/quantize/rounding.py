@@ -13,19 +13,24 @@ Brain Surgeon). The first is the asymmetric calibration of Li et al. 2025, GPTAQ
 means go into the bias, which bias correction sets (Nagel et al. 2019, arXiv:1906.04721).
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, fx
 
 from penjing.structure.rules import bind
 from penjing.techniques.quantize.graph import CONVOLUTIONS
+from penjing.techniques.quantize.importance import Places
 
 DAMP, RIDGES = 0.01, (0.1, 1.0, 10.0)
-_ROOM = 2**22  # values of a sample of inputs that are held at once
+FITTED = 0.75
+"""Share of the sampled places that a rounding is fitted to; it is judged on the rest."""
+_ROOM = 2**22  # values of all samples of a layer's inputs
 _LEAST, _MOST = 512, 4096
+_TOGETHER = 2**18  # values of samples whose products are summed at once
 
 
 Means = tuple[Tensor, Tensor]
@@ -34,65 +39,58 @@ Means = tuple[Tensor, Tensor]
 
 @dataclass(frozen=True)
 class Moments:
-    """Weighted means [groups, n, n] of x' x'^T and x x'^T about the means, each sample counting what its place does."""
+    """Weighted sums over samples of what single outputs of a layer read: x in the float graph, x' in the quantised one.
 
-    energy: Tensor
-    crossed: Tensor
-
-
-@dataclass(frozen=True)
-class Drawn:
-    """Samples of what single outputs of a layer read, [groups, rows, n], in the float and in the quantised graph.
-
-    places: what each row counts [rows].
+    weight: the sum of the weights. means: of x and x' [groups, n]. energy, lost: sums [groups, n, n] of x' x'^T and
+    (x - x') x'^T about the means.
     """
 
-    inputs: Tensor
-    seen: Tensor
-    places: Tensor
+    weight: Tensor
+    means: Means
+    energy: Tensor
+    lost: Tensor
 
-    def split(self, share: float) -> tuple["Drawn", "Drawn"]:
-        """The first rows and the rest; all rows twice where there are fewer than two."""
-        rows = len(self.places)
-        first = round(share * rows)
-        if not 0 < first < rows:
-            return self, self
-        return tuple(
-            Drawn(self.inputs[:, part], self.seen[:, part], self.places[part])
-            for part in (slice(first), slice(first, None))
-        )  # type: ignore[return-value]
+    @classmethod
+    def of(cls, inputs: Tensor, seen: Tensor, places: Tensor) -> "Moments":
+        """Sum over rows [groups, rows, n] that count so much [rows]."""
+        share = (places / places.sum()).float()
+        means = share @ inputs, share @ seen
+        x, centred = inputs - means[0][:, None], seen - means[1][:, None]
+        weighted = places.float()[:, None] * centred
+        return cls(places.sum(), means, weighted.mT @ centred, (x - centred).mT @ weighted)
 
-    def evened(self, weight: Tensor) -> "Drawn":
-        """The same rows, of which those whose outputs are large count less: w_r / (1 + |y_r|^2 / median |y|^2).
-
-        What follows is mostly normalised, so that errors count as shares of what they disturb.
-        """
-        outputs = self.inputs.float() @ weight.float().reshape(len(self.inputs), -1, weight.shape[1]).mT
-        size = outputs.square().sum((0, 2))
-        return replace(self, places=self.places / (1 + size / size.median().clamp_min(1e-30)))
-
-    def means(self) -> Means:
-        """Average over the rows."""
-        share = self._shares()
-        return share @ self.inputs, share @ self.seen
-
-    def moments(self) -> Moments:
-        """Average products over the rows, about their means."""
-        x, y = (each - mean[:, None] for each, mean in zip((self.inputs, self.seen), self.means(), strict=True))
-        weighted = self._shares()[:, None] * y
-        return Moments(*((each.mT @ weighted).double() for each in (y, x)))
-
-    def error(self, weight: Tensor, real: Tensor, about: Means) -> float:
-        """Weighted square of W (x - E x) - W' (x' - E x'), for weights [outputs, n] in float and as stored."""
-        groups = len(self.inputs)
-        wanted, got = (
-            (rows.float() - mean[:, None]) @ matrix.float().reshape(groups, -1, matrix.shape[1]).mT
-            for rows, mean, matrix in zip((self.inputs, self.seen), about, (weight, real), strict=True)
+    def __add__(self, other: "Moments") -> "Moments":
+        """Sums over both samples, about the means of both: Chan, Golub, LeVeque 1983, equation (2.1)."""
+        weight = self.weight + other.weight
+        share = other.weight / weight
+        steps = [theirs - mine for mine, theirs in zip(self.means, other.means, strict=True)]
+        between = steps[1] * (self.weight * share)
+        x, seen = (mine + share * step for mine, step in zip(self.means, steps, strict=True))
+        return Moments(
+            weight,
+            (x, seen),
+            self.energy + other.energy + _outer(between, steps[1]),
+            self.lost + other.lost + _outer(steps[0] - steps[1], between),
         )
-        return float(((wanted - got).square().sum((0, 2)) * self.places).sum())
 
-    def _shares(self) -> Tensor:
-        return (self.places / self.places.sum()).float()
+    def about(self, means: Means) -> "Moments":
+        """The same sums about other means."""
+        x, seen = (mine - theirs for mine, theirs in zip(self.means, means, strict=True))
+        between = self.weight * seen
+        return Moments(self.weight, means, self.energy + _outer(between, seen), self.lost + _outer(x - seen, between))
+
+    def error(self, weight: Tensor, real: Tensor) -> float:
+        """Weighted square of W x - W' x', less what does not depend on W', for weights [outputs, n].
+
+        With E = W - W' it is the sum of E x' x'^T E^T + 2 W (x - x') x'^T E^T.
+        """
+        groups, n, _ = self.energy.shape
+        wanted, apart = (each.float().reshape(groups, -1, n) for each in (weight, weight - real))
+        return float(((apart @ self.energy + 2 * wanted @ self.lost) * apart).sum())
+
+
+def _outer(a: Tensor, b: Tensor) -> Tensor:
+    return a[:, :, None] * b[:, None]
 
 
 def best_rounding(
@@ -101,44 +99,43 @@ def best_rounding(
     zero: Tensor,
     limits: tuple[int, int],
     nearest: Tensor,
-    drawn: Drawn,
+    fitted: Moments,
+    judged: Moments,
 ) -> Tensor:
     """Integers [outputs, n] for a weight [outputs, n] on the grid (q - zero) * scale: by GPTQ, or else the nearest.
 
-    Fitted to the first three quarters of the samples and judged on the rest: how much r damps, and whether the result
-    is better than `nearest`.
+    Fitted to some samples and judged on others: how much r damps, and whether the result is better than `nearest`.
     """
-    fitted, judged = drawn.split(0.75)
-    seen, means = fitted.moments(), fitted.means()
-    target = weight.double().reshape(len(seen.energy), -1, weight.shape[1])
-    starts = [target, *(_regained(target, seen, ridge) for ridge in RIDGES)]
-    start = min(starts, key=lambda real: judged.error(weight, real.reshape(weight.shape), means))
-    rounded = gptq(start, scale, zero, limits, seen.energy).reshape(weight.shape)
-    errors = [judged.error(weight, (steps.double() - zero) * scale, means) for steps in (nearest, rounded)]
+    judged = judged.about(fitted.means)
+    target = weight.float().reshape(len(fitted.energy), -1, weight.shape[1])
+    starts = chain([target], (_regained(target, fitted, ridge) for ridge in RIDGES))
+    start = min(starts, key=lambda real: judged.error(weight, real.reshape(weight.shape)))
+    rounded = gptq(start, scale, zero, limits, fitted.energy).reshape(weight.shape)
+    errors = [judged.error(weight, (steps.double() - zero) * scale) for steps in (nearest, rounded)]
     return rounded if errors[1] < errors[0] else nearest
 
 
 def _regained(weight: Tensor, seen: Moments, ridge: float) -> Tensor:
-    """The float weight [groups, outputs, n] that gives from x' what the given one gives from x."""
-    damp = ridge * seen.energy.diagonal(dim1=1, dim2=2).mean(1).clamp_min(1e-12)
-    found: Tensor = torch.linalg.solve(_raised(seen.energy, damp), weight @ _raised(seen.crossed, damp), left=False)
-    return found
+    """The float weight [groups, outputs, n] that gives from x' what the given one gives from x.
+
+    W (E[x x'^T] + r I) (E[x' x'^T] + r I)^{-1} = W + W E[(x - x') x'^T] (E[x' x'^T] + r I)^{-1}.
+    """
+    factor = torch.linalg.cholesky(_raised(seen.energy, ridge))
+    return weight + torch.cholesky_solve((weight @ seen.lost).mT, factor).mT
 
 
 def gptq(weight: Tensor, scale: Tensor, zero: Tensor, limits: tuple[int, int], energy: Tensor) -> Tensor:
-    """Integers for a weight [groups, outputs, n] on the grid (q - zero) * scale; energy: [groups, n, n].
+    """Integers for a weight [groups, outputs, n] on the grid (q - zero) * scale; energy: [groups, n, n], in any unit.
 
     >>> gptq(torch.eye(4)[None], torch.full((4, 4), 0.5), torch.zeros(4, 4), (-127, 127), torch.eye(4)[None])[0, 0]
-    tensor([2., 0., 0., 0.], dtype=torch.float64)
+    tensor([2., 0., 0., 0.])
     """
-    weight, energy = weight.double(), energy.double()
-    damped = _raised(energy, DAMP * energy.diagonal(dim1=1, dim2=2).mean(1).clamp_min(1e-12))
     order = energy.diagonal(dim1=1, dim2=2).argsort(1, descending=True)
     columns = order[:, None].expand_as(weight)
-    ordered = damped.gather(1, order[:, :, None].expand_as(damped)).gather(2, order[:, None].expand_as(damped))
-    inverse = torch.cholesky_inverse(torch.linalg.cholesky(ordered))
-    factor = torch.linalg.cholesky(inverse, upper=True)
-    sizes, zeros = (each.double().reshape(weight.shape).gather(2, columns) for each in (scale, zero))
+    ordered = energy.gather(1, order[:, :, None].expand_as(energy)).gather(2, order[:, None].expand_as(energy))
+    factor = torch.linalg.cholesky(_raised(ordered.double(), DAMP))
+    factor = torch.linalg.cholesky(torch.cholesky_inverse(factor), upper=True).to(weight.dtype)
+    sizes, zeros = (each.to(weight.dtype).reshape(weight.shape).gather(2, columns) for each in (scale, zero))
     rounded = _sweep(weight.gather(2, columns), sizes, zeros, limits, factor)
     return torch.empty_like(rounded).scatter_(2, columns, rounded)
 
@@ -152,9 +149,12 @@ def mean_shift(weight: Tensor, real: Tensor, means: Means) -> Tensor:
     return wanted - got
 
 
-def _raised(matrices: Tensor, by: Tensor) -> Tensor:
-    """Add by[g] to the diagonal of each matrix g."""
-    return matrices + torch.diag_embed(by[:, None].expand(-1, matrices.shape[1]))
+def _raised(matrices: Tensor, share: float) -> Tensor:
+    """Add to the diagonal of each matrix [groups, n, n] so much of its mean."""
+    found = matrices.clone()
+    diagonal = found.diagonal(dim1=1, dim2=2)
+    diagonal += share * diagonal.mean(1, keepdim=True).clamp_min(1e-12)
+    return found
 
 
 def _sweep(weight: Tensor, scale: Tensor, zero: Tensor, limits: tuple[int, int], factor: Tensor) -> Tensor:
@@ -174,63 +174,95 @@ def _sweep(weight: Tensor, scale: Tensor, zero: Tensor, limits: tuple[int, int],
     return steps
 
 
+def rows_of_a_piece(layer: fx.Node, pieces: int) -> int:
+    """How many places of each piece are enough to mend a layer."""
+    most = _MOST
+    if layer.target in CONVOLUTIONS:
+        call = bind(layer)
+        width = call["weight"].meta["val"][0].numel() * int(call["groups"])
+        most = min(_MOST, max(_LEAST, _ROOM // width) + pieces)
+    return max(1, most // pieces)
+
+
+def moments(
+    layer: fx.Node, pairs: Iterable[tuple[Tensor, Tensor]], places: Sequence[Places]
+) -> tuple[Moments, Moments]:
+    """Sum over what the outputs of a layer read at some places: at the first of them, and at the rest.
+
+    pairs: its input in the float and in the quantised graph, for each piece. All places count on both sides where there
+    are fewer than two.
+    """
+    read = _windows(layer) if layer.target in CONVOLUTIONS else _rows
+    count = sum(len(each.numbers) for each in places)
+    first = round(FITTED * count)
+    fitted, judged = _Sum(), _Sum()
+    for (x, seen), each in zip(pairs, places, strict=True):
+        split = len(each.numbers[:first])
+        first -= split
+        for found, part in ((fitted, slice(split)), (judged, slice(split, None))):
+            if len(numbers := each.numbers[part]):
+                found.add(read(x, numbers), read(seen, numbers), each.weights[part])
+    both = fitted.total(), judged.total()
+    return tuple(each or other for each, other in (both, both[::-1]))  # type: ignore[return-value]
+
+
+class _Sum:
+    """Moments of rows that come a few at a time."""
+
+    def __init__(self) -> None:
+        self._waiting: list[tuple[Tensor, Tensor, Tensor]] = []
+        self._found: Moments | None = None
+
+    def add(self, inputs: Tensor, seen: Tensor, places: Tensor) -> None:
+        """Add rows [groups, rows, n] that count so much [rows]."""
+        self._waiting.append((inputs, seen, places))
+        if sum(x.numel() for x, _, _ in self._waiting) >= _TOGETHER:
+            self.total()
+
+    def total(self) -> Moments | None:
+        """The sum over all rows, None if there are none."""
+        if self._waiting:
+            inputs, seen, places = zip(*self._waiting, strict=True)
+            self._waiting = []
+            more = Moments.of(torch.cat(inputs, 1), torch.cat(seen, 1), torch.cat(places))
+            self._found = more if self._found is None else self._found + more
+        return self._found
+
+
 Read = Callable[[Tensor, Tensor], Tensor]
-"""From an input of a layer and the numbers of places of its output: what each of these is computed from, in rows."""
+"""From an input of a layer and the numbers of places of its output: what these are computed from [groups, rows, n]."""
 
 
 def _rows(x: Tensor, chosen: Tensor) -> Tensor:
-    return x.reshape(-1, x.shape[-1])[chosen]
+    return x.reshape(-1, x.shape[-1])[chosen][None]
 
 
-def samples(
-    layer: fx.Node, inputs: Sequence[Tensor], seen: Sequence[Tensor], weights: Sequence[Tensor], seed: int = 0
-) -> Drawn:
-    """Draw what single outputs of a layer are computed from, at the same places of both inputs.
-
-    inputs, seen: batches of the layer's input in the float and in the quantised graph. weights: of the places of each.
-    """
-    width, groups, most = inputs[0].shape[-1], 1, _MOST
-    read: Read = _rows
-    if layer.target in CONVOLUTIONS:
-        width, read = _windows(layer, inputs[0])
-        groups, most = int(bind(layer)["groups"]), min(_MOST, max(_LEAST, _ROOM // width) + len(weights))
-    each = max(1, most // len(weights))
-    drawn: list[list[Tensor]] = [[], []]
-    places: list[Tensor] = []
-    for index, (*pair, weight) in enumerate(zip(inputs, seen, weights, strict=True)):
-        chosen = _some(len(weight), each, seed + index)
-        places.append(weight[chosen])
-        for rows, x in zip(drawn, pair, strict=True):
-            rows.append(read(x, chosen))
-    float_rows, seen_rows = (
-        torch.cat(rows).reshape(-1, groups, width // groups).transpose(0, 1).contiguous() for rows in drawn
-    )
-    return Drawn(float_rows, seen_rows, torch.cat(places))
-
-
-def _some(count: int, most: int, seed: int) -> Tensor:
-    return torch.randperm(count, generator=torch.Generator().manual_seed(seed))[:most].sort().values
-
-
-def _windows(layer: fx.Node, example: Tensor) -> tuple[int, Read]:
-    """How many values all groups of a convolution read for one place, and how they are read."""
+def _windows(layer: fx.Node) -> Read:
+    """How the windows are read that a convolution computes its outputs from."""
     call = bind(layer)
     sizes = [int(n) for n in call["weight"].meta["val"].shape[2:]]
-    spatial = len(sizes)
+    spatial, groups = len(sizes), int(call["groups"])
     stride, dilation = (_each(call[name], spatial) for name in ("stride", "dilation"))
     padding = _ends(call["padding"], sizes, dilation)
 
     def read(x: Tensor, chosen: Tensor) -> Tensor:
-        windows = nn.functional.pad(x, [n for ends in reversed(padding) for n in ends])
+        sides = [
+            (size + sum(ends) - d * (k - 1) - 1) // step + 1
+            for size, ends, d, k, step in zip(x.shape[2:], padding, dilation, sizes, stride, strict=True)
+        ]
+        sample, *at = torch.unravel_index(chosen, (len(x), *sides))
+        inside = torch.ones([])
+        where = []
         for dim in range(spatial):
-            windows = windows.unfold(2 + dim, dilation[dim] * (sizes[dim] - 1) + 1, stride[dim])
-        strided: tuple[Any, ...] = (..., *(slice(None, None, d) for d in dilation))
-        windows = windows[strided]
-        n, *at = torch.unravel_index(chosen, (windows.shape[0], *windows.shape[2 : 2 + spatial]))
-        where: tuple[Any, ...] = (n, slice(None), *at)
-        return windows[where]
+            place = at[dim][:, None] * stride[dim] + torch.arange(sizes[dim]) * dilation[dim] - padding[dim][0]
+            place = place.reshape(-1, *(sizes[dim] if dim == i else 1 for i in range(spatial)))
+            inside = inside * ((place >= 0) & (place < x.shape[2 + dim]))
+            where.append(place.clamp(0, x.shape[2 + dim] - 1))
+        at_all: tuple[Any, ...] = (sample.reshape(-1, *[1] * spatial), slice(None), *where)
+        windows = x[at_all] * inside[..., None]
+        return windows.reshape(len(chosen), -1, groups, x.shape[1] // groups).permute(2, 0, 3, 1).flatten(2)
 
-    return example.shape[1] * torch.Size(sizes).numel(), read
+    return read
 
 
 def _ends(padding: Any, sizes: Sequence[int], dilation: Sequence[int]) -> list[tuple[int, int]]:
