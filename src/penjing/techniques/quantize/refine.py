@@ -20,9 +20,10 @@ from penjing.structure.rules import bind
 from penjing.techniques.quantize.calibrate import Inputs
 from penjing.techniques.quantize.graph import LAYERS, tensor_of
 from penjing.techniques.quantize.importance import draw_places
+from penjing.techniques.quantize.moments import Moments, moments, rows_of_a_piece
 from penjing.techniques.quantize.quick import quick
 from penjing.techniques.quantize.reconstruct import adaround, blocks
-from penjing.techniques.quantize.rounding import Moments, best_rounding, mean_shift, moments, rows_of_a_piece
+from penjing.techniques.quantize.rounding import best_rounding, mean_shift
 from penjing.techniques.quantize.stored import Stored, stored
 from penjing.techniques.quantize.walk import Walk
 

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from penjing.structure import capture
 from penjing.techniques.quantize.graph import CONVOLUTIONS
 from penjing.techniques.quantize.importance import Places
-from penjing.techniques.quantize.rounding import Moments, moments
+from penjing.techniques.quantize.moments import Moments, moments
 
 
 def rows(count: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:
