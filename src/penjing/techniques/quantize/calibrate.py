@@ -15,7 +15,7 @@ from penjing.techniques.quantize.quick import folded, quick
 Inputs = Sequence[Any]
 """Flat inputs of the graph, one calibration batch."""
 
-_COUNTED = 2**15  # values of a batch that are counted; smallest and largest are those of all
+_COUNTED = 2**18  # values of a batch that are counted; smallest and largest are those of all
 _FINE = 8192  # bins on each side of zero: after a doubling there are still more of them than BINS
 
 
