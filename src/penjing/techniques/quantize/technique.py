@@ -77,13 +77,13 @@ def _what_runs(module: fx.GraphModule, plan: Plan, folds: int, data: Calibration
         assert data is not None
         yield (
             f"{len(plan.layers)} layers run in int8, with {folds} batch norms folded and {len(plan.operators)} "
-            f"operators between them; ranges from {data.samples} samples",
+            f"operators between them; ranges from {data.seen.samples} samples",
             False,
         )
     for sentence in packed_account(module, plan):
         yield sentence, False
-    if data is not None and data.warning:
-        yield data.warning, True
+    for warning in () if data is None else data.warnings:
+        yield warning, True
 
 
 def prepare(
