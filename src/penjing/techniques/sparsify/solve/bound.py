@@ -56,7 +56,7 @@ def lower_bound(weight: Tensor, hessian: Tensor, budget: Competing, steps: int =
 def splitting(hessian: Tensor) -> Tensor:
     """A diagonal D > 0, as large as H carries: H - D is positive semidefinite; float64 [inputs].
 
-    Newton steps on sum_j D_jj (H^-1)_jj / m + log det (H - D) + log det D with m falling (no term of the sum exceeds 1),
+    Newton steps on sum_j D_jj (H^-1)_jj / m + log det (H - D) + log det D with m falling (no term exceeds 1),
     and in the end the largest multiple of it.
 
     >>> splitting(torch.tensor([[2.0, 1.0], [1.0, 2.0]])).round(decimals=3)
