@@ -4,10 +4,11 @@ from penjing.techniques.sparsify.solve.bound import lower_bound
 from penjing.techniques.sparsify.solve.budgets import Blocks, Budget, NofM, PerLayer, PerRow
 from penjing.techniques.sparsify.solve.exhaustive import exhaustive
 from penjing.techniques.sparsify.solve.methods import METHODS, Method
-from penjing.techniques.sparsify.solve.objective import Damped, damped, losses, relative_error
+from penjing.techniques.sparsify.solve.objective import SHARE, Damped, damped, losses, relative_error
 
 __all__ = [
     "METHODS",
+    "SHARE",
     "Blocks",
     "Budget",
     "Damped",

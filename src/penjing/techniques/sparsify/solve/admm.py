@@ -20,9 +20,9 @@ from penjing.techniques.sparsify.solve.budgets import Budget
 LADDER = tuple(0.1 * 50 ** (i / 19) for i in range(20))
 """Values of rho, from 0.1 to 5."""
 STEPS = 6
-LARGE_LADDER, LARGE_STEPS = (0.5,), 24
-"""For large layers: a single inverse, and a fifth of the products."""
-_ROWS = 2**22  # values of the rows that are worked on at once, where outputs have nothing to do with each other
+LARGE_LADDER, LARGE_STEPS = (0.5,), 16
+"""For large layers: a single inverse, and a seventh of the products."""
+_ROWS = 2**20  # values of the rows that are worked on at once, where outputs have nothing to do with each other
 
 
 def admm(
@@ -38,19 +38,29 @@ def admm(
     tensor([[ True, False]])
     """
     energy = hessian.diagonal()
-    sparse, dual = weight.clone(), torch.zeros_like(weight)
+    sparse, duals = weight, dict[int, Tensor]()
     height = max(1, _ROWS // weight.shape[1]) if budget.by_row else len(weight)
     for before, rho in zip((ladder[0], *ladder), ladder, strict=False):
-        raised = hessian.clone()
-        raised.diagonal().add_(rho * energy)
-        inverse = torch.cholesky_inverse(torch.linalg.cholesky(raised))
-        del raised
-        for rows in (slice(start, start + height) for start in range(0, len(weight), height)):
-            wanted = weight[rows] @ hessian
-            kept, price = sparse[rows], dual[rows] * (before / rho)
+        inverse = _inverse(hessian, rho)
+        sparse = weight.clone() if sparse is weight else sparse
+        for start in range(0, len(weight), height):
+            rows = slice(start, start + height)
+            wanted, kept = weight[rows] @ hessian, sparse[rows]
+            price = duals.pop(start, wanted.new_zeros(())) * (before / rho)
             for _ in range(steps):
                 moved = (wanted + rho * energy * (kept - price)) @ inverse + price
                 kept = moved * budget.keep(moved.square() * energy)
                 price = moved - kept
-            sparse[rows], dual[rows] = kept, price
+            sparse[rows] = kept
+            if rho != ladder[-1]:  # large layers have one value, and need no room for these
+                duals[start] = price
     return sparse
+
+
+def _inverse(hessian: Tensor, rho: float) -> Tensor:
+    """(H + rho E)^-1."""
+    raised = hessian.clone()
+    raised.diagonal().mul_(1 + rho)
+    factor = torch.linalg.cholesky(raised)
+    del raised
+    return torch.cholesky_inverse(factor)

@@ -9,7 +9,7 @@ from torch import Tensor
 from penjing.techniques.sparsify.solve.admm import LARGE_LADDER, LARGE_STEPS, admm
 from penjing.techniques.sparsify.solve.budgets import Blocks, Budget, NofM
 from penjing.techniques.sparsify.solve.exhaustive import exhaustive
-from penjing.techniques.sparsify.solve.objective import losses
+from penjing.techniques.sparsify.solve.objective import losses, relative_error
 from penjing.techniques.sparsify.solve.obs import obs
 from penjing.techniques.sparsify.solve.projection import magnitude, wanda
 from penjing.techniques.sparsify.solve.refit import refit, refit_slowly
@@ -22,8 +22,9 @@ Method = Callable[[Tensor, Tensor, Budget], Tensor]
 FEW = 12
 """Inputs up to which all supports are looked at."""
 LARGE = 1e10  # multiplications of a product of weight and Hessian, from which on a layer is a large one
-OBS_MOST, SWAP_MOST = 3e9, 3e10  # multiplications that removing one by one, and a round of exchanges, may take
-_CONJUGATE = 8
+OBS_MOST, SWAP_MOST = 3e9, 3e9  # multiplications that removing one by one, and a round of exchanges, may take
+_CONJUGATE = 6
+_QUICK_STEPS, _QUICK_CONJUGATE = 8, 4
 
 
 def refined(weight: Tensor, hessian: Tensor, budget: Budget) -> Tensor:
@@ -57,6 +58,12 @@ def _exchanged(weight: Tensor, hessian: Tensor, budget: Budget, pruned: Tensor) 
     if not isinstance(budget, Blocks) and rounds <= SWAP_MOST:
         mask = swapped(weight, hessian, mask, budget.unit if isinstance(budget, NofM) else None)
     return refit(weight, hessian, mask)
+
+
+def quickly(weight: Tensor, hessian: Tensor, budget: Budget) -> float:
+    """About what a layer loses at least, of what it gives: the error of a few steps of ADMM."""
+    sparse = admm(weight, hessian, budget, LARGE_LADDER, _QUICK_STEPS)
+    return relative_error(weight, refit_slowly(weight, hessian, sparse, sparse != 0, _QUICK_CONJUGATE), hessian)
 
 
 METHODS: Mapping[str, Method] = MappingProxyType(

@@ -18,20 +18,15 @@ _STRONGEST = 1.0
 
 @dataclass(frozen=True)
 class Damped:
-    """H + added I with its lower Cholesky factor; `share` is what was added, of the mean of the diagonal of H.
+    """H + added I, positive definite; `share` is what was added, of the mean of the diagonal of H.
 
     stronger: whether the share that was asked for did not suffice.
     """
 
     matrix: Tensor
-    factor: Tensor
     added: float
     share: float
     stronger: bool
-
-    def inverse(self) -> Tensor:
-        """The inverse of the matrix."""
-        return torch.cholesky_inverse(self.factor)
 
 
 def damped(hessian: Tensor, share: float = SHARE) -> Damped:
@@ -56,9 +51,8 @@ def damped(hessian: Tensor, share: float = SHARE) -> Damped:
     while share <= _STRONGEST:
         matrix = hessian.clone()
         matrix.diagonal().add_(share * mean)
-        factor, failed = torch.linalg.cholesky_ex(matrix)
-        if not int(failed):
-            return Damped(matrix, factor, share * mean, share, share > asked)
+        if not int(torch.linalg.cholesky_ex(matrix)[1]):
+            return Damped(matrix, share * mean, share, share > asked)
         share = max(10 * share, 1e-6)
     raise WorkloadError(
         f"damped: the Hessian is not positive definite with {share / 10:g} of its mean diagonal added; give X^T X"

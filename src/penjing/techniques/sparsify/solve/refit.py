@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 _ROOM = 2**24  # values of one stack of matrices
+_ROWS = 2**20  # values of the rows that are worked on at once
 
 
 def refit(weight: Tensor, hessian: Tensor, mask: Tensor) -> Tensor:
@@ -32,15 +33,24 @@ def refit_slowly(weight: Tensor, hessian: Tensor, start: Tensor, mask: Tensor, s
 
     For large layers: a step costs one product of a weight and H, where the exact solution takes outputs * k^3.
     """
+    fitted, height = torch.empty_like(weight), max(1, _ROWS // weight.shape[1])
+    for first in range(0, len(weight), height):
+        rows = slice(first, first + height)
+        fitted[rows] = _conjugate(weight[rows], start[rows], mask[rows], hessian, steps)
+    return fitted
+
+
+def _conjugate(weight: Tensor, start: Tensor, mask: Tensor, hessian: Tensor, steps: int) -> Tensor:
     scale = mask / hessian.diagonal()
-    found, residual = start * mask, ((weight - start * mask) @ hessian) * mask
+    found = start * mask
+    residual = ((weight - found) @ hessian) * mask
     direction = residual * scale
     energy = (residual * direction).sum(1, keepdim=True)
     for _ in range(steps):
         along = (direction @ hessian) * mask
         length = energy / (direction * along).sum(1, keepdim=True).clamp_min(1e-30)
         found, residual = found + length * direction, residual - length * along
-        before, energy = energy, (residual * residual * scale).sum(1, keepdim=True)
+        before, energy = energy, (residual.square() * scale).sum(1, keepdim=True)
         direction = residual * scale + energy / before.clamp_min(1e-30) * direction
     return found
 
