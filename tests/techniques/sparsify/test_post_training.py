@@ -123,6 +123,8 @@ def test_amounts_by_name_and_numbers(workload: pj.Workload) -> None:
     assert int((~outcome.masks["hidden.weight"]).sum()) == 144
     rest = sum(int((~mask).sum()) for name, mask in outcome.masks.items() if name != "hidden.weight")
     assert rest == pytest.approx(100, abs=6)
+    each = pj.apply(workload, pj.Sparsify(2, method="admm", scope="row", parameters=("hidden.weight", "head.weight")))
+    assert {int(n) for mask in each.masks.values() for n in (~mask).sum(1)} == {2}
 
 
 def test_shares_by_error_are_the_best_of_all_on_a_grid() -> None:
@@ -195,6 +197,7 @@ def test_files_of_another_step_are_refused(workload: pj.Workload, tmp_path: Path
     ("step", "message"),
     [
         (lambda: pj.Sparsify(method="best"), r"method='best' is unknown; use one of 'magnitude', 'auto'"),
+        (lambda: pj.Sparsify(10**6, method="auto"), "amount=1000000 is more than the .* weights that are left"),
         (lambda: pj.Sparsify(method="auto", score="snip"), "looks at no score='snip'; leave one of the two out"),
         (lambda: pj.Sparsify(0.1, method="auto", scope="threshold"), "scope='threshold' names none; use 'global'"),
         (lambda: pj.Sparsify(method="auto", pattern="filters"), "not pattern='filters'; use PruneChannels"),

@@ -11,6 +11,7 @@ from penjing.structure import capture
 from penjing.techniques.prune.calibration import affordable
 from penjing.techniques.prune.compensate import install
 from penjing.techniques.sparsify.allocation import erdos_renyi_kernel, least_error
+from penjing.techniques.sparsify.masks import prune_count
 from penjing.techniques.sparsify.patterns import UNSTRUCTURED, OfEvery, block_sizes, find_pattern
 from penjing.techniques.sparsify.post_training import Model, Solved, read_marked
 from penjing.techniques.sparsify.solve import SHARE, Blocks, Budget, NofM, PerLayer, PerRow
@@ -103,8 +104,12 @@ def _shares(
     sizes = {name: tensors[name].numel() for _, names in amounts for name in names}
     even: dict[str, float] = {}
     for amount, names in amounts:
-        share = amount / sum(sizes[name] for name in names) if isinstance(amount, int) else amount
-        even |= dict.fromkeys(names, share)
+        of = {
+            Spread.GLOBAL: dict.fromkeys(names, sum(sizes[name] for name in names)),
+            Spread.ROW: {name: sizes[name] // len(tensors[name]) for name in names},
+        }.get(Spread(step.scope), sizes)
+        for name in names:
+            even[name] = prune_count(amount, of[name]) / of[name] if isinstance(amount, int) else amount
     pattern = find_pattern(step.pattern)
     shares = dict(even)
     if step.scope is Spread.GLOBAL and not isinstance(pattern, OfEvery):
