@@ -4,45 +4,16 @@ A field is a plain value, so that a step can be written to YAML and read back. E
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar
 
 from torch import nn
 
 from penjing.errors import RecipeError
 from penjing.recipe.schemes import FLOAT, Scheme, scheme_of
+from penjing.recipe.step import Step, check_at_least, check_fraction
+from penjing.recipe.training_steps import Distill, Finetune
 from penjing.types import Budget, Normalize, Reduce, Scope, Solver, Spread, Unit, choose
-
-
-@dataclass(frozen=True)
-class Step:
-    """Base of every step."""
-
-    key: ClassVar[str] = ""
-
-    def settings(self) -> dict[str, Any]:
-        """Give the fields that differ from their default, as plain values."""
-        out: dict[str, Any] = {}
-        for f in fields(self):
-            value = getattr(self, f.name)
-            if value != f.default:
-                out[f.name] = list(value) if isinstance(value, tuple) else value
-        return out
-
-    def explain(self) -> str:
-        """Say in one line what the step asks for."""
-        shown = ", ".join(f"{name}={value}" for name, value in self.settings().items())
-        return f"{self.key}({shown})"
-
-
-def _fraction(step: str, name: str, value: float) -> None:
-    if not 0.0 <= value < 1.0:
-        raise RecipeError(f"{step}: {name}={value!r} must lie in [0, 1); 0.5 removes half")
-
-
-def _at_least(step: str, name: str, value: float, low: float) -> None:
-    if value < low:
-        raise RecipeError(f"{step}: {name}={value!r} must be at least {low}")
 
 
 @dataclass(frozen=True)
@@ -107,9 +78,11 @@ class PruneChannels(Step):
                 raise RecipeError("PruneChannels: ratio={} names no groups; write for instance {'*': 0.5}")
             object.__setattr__(self, "ratio", dict(self.ratio))
         for pattern, ratio in self.ratios:
-            _fraction("PruneChannels", f"ratio[{pattern!r}]" if isinstance(self.ratio, Mapping) else "ratio", ratio)
-        _at_least("PruneChannels", "min_width", self.min_width, 1)
-        _at_least("PruneChannels", "iterations", self.iterations, 1)
+            check_fraction(
+                "PruneChannels", f"ratio[{pattern!r}]" if isinstance(self.ratio, Mapping) else "ratio", ratio
+            )
+        check_at_least("PruneChannels", "min_width", self.min_width, 1)
+        check_at_least("PruneChannels", "iterations", self.iterations, 1)
         object.__setattr__(self, "of", choose(Budget, self.of, "PruneChannels: of", RecipeError))
         object.__setattr__(self, "scope", choose(Scope, self.scope, "PruneChannels: scope", RecipeError))
         object.__setattr__(self, "reduce", choose(Reduce, self.reduce, "PruneChannels: reduce", RecipeError))
@@ -128,7 +101,7 @@ class PruneChannels(Step):
         if isinstance(self.round_to, str) and self.round_to != "auto":
             raise RecipeError(f"PruneChannels: round_to={self.round_to!r}; use 'auto', None or a number")
         if isinstance(self.round_to, int):
-            _at_least("PruneChannels", "round_to", self.round_to, 1)
+            check_at_least("PruneChannels", "round_to", self.round_to, 1)
 
     @property
     def ratios(self) -> tuple[tuple[str, float], ...]:
@@ -160,9 +133,9 @@ class Lossless(Step):
     round_to: int | None = None
 
     def __post_init__(self) -> None:
-        _at_least("Lossless", "min_width", self.min_width, 1)
+        check_at_least("Lossless", "min_width", self.min_width, 1)
         if self.round_to is not None:
-            _at_least("Lossless", "round_to", self.round_to, 1)
+            check_at_least("Lossless", "round_to", self.round_to, 1)
 
 
 @dataclass(frozen=True)
@@ -190,9 +163,9 @@ class DropBlocks(Step):
         if isinstance(self.count, bool) or not isinstance(self.count, int | float):
             raise RecipeError(f"DropBlocks: count={self.count!r} must be a whole number of blocks or a share in [0, 1)")
         if isinstance(self.count, float):
-            _fraction("DropBlocks", "count", self.count)
+            check_fraction("DropBlocks", "count", self.count)
         else:
-            _at_least("DropBlocks", "count", self.count, 0)
+            check_at_least("DropBlocks", "count", self.count, 0)
         object.__setattr__(self, "unit", choose(Unit, self.unit, "DropBlocks: unit", RecipeError))
         for name in ("blocks", "exclude"):
             value = getattr(self, name)
@@ -247,7 +220,7 @@ class Sparsify(Step):
                 "0 <= begin < end <= 1"
             )
         if self.frequency is not None:
-            _at_least("Sparsify", "frequency", self.frequency, 1)
+            check_at_least("Sparsify", "frequency", self.frequency, 1)
         object.__setattr__(self, "scope", choose(Spread, self.scope, "Sparsify: scope", RecipeError))
         object.__setattr__(self, "method", choose(Solver, self.method, "Sparsify: method", RecipeError))
         bound = self.scope in (Spread.DEVIATION, Spread.THRESHOLD)
@@ -265,9 +238,9 @@ class Sparsify(Step):
         if isinstance(amount, bool) or not isinstance(amount, int | float):
             raise RecipeError(f"Sparsify: {name}={amount!r} must be a share in [0, 1) or a whole number of weights")
         if isinstance(amount, int) or bound:
-            _at_least("Sparsify", name, amount, 0)
+            check_at_least("Sparsify", name, amount, 0)
         else:
-            _fraction("Sparsify", name, amount)
+            check_fraction("Sparsify", name, amount)
         if isinstance(amount, int) and self.scope is Spread.ERK:
             raise RecipeError(f"Sparsify: {name}={amount!r}: scope='erk' spreads a share in [0, 1), not a number")
 
@@ -314,7 +287,7 @@ class Quantize(Step):
 
     def settings(self) -> dict[str, Any]:
         """Give the fields that differ from their default, as plain values."""
-        found = {k: v for k, v in super().settings().items() if v != {}}
+        found = super().settings()
         if "scheme" in found:
             found["scheme"] = _plain_scheme(self.scheme)
         if "overrides" in found:
@@ -333,43 +306,6 @@ def _plain_scheme(value: Scheme | str) -> Any:
     return data
 
 
-@dataclass(frozen=True)
-class Finetune(Step):
-    """Train on, so that what was lost comes back.
-
-    epochs: passes over the training data (a fraction is allowed). lr: peak learning rate; None takes 0.01 for SGD and
-    1e-3 for the adaptive ones. distill: learn from the original model's outputs (Hinton et al. 2015,
-    arXiv:1503.02531) at `temperature`, mixed with the workload's loss by `distill_weight`. patience: epochs without a
-    better search metric before it stops. precision "auto" uses bfloat16 autocast where it is measured to be faster.
-    """
-
-    key: ClassVar[str] = "finetune"
-
-    epochs: float = 1.0
-    lr: float | None = None
-    optimizer: str = "sgd"
-    weight_decay: float = 1e-4
-    warmup: float = 0.05
-    distill: bool = True
-    distill_weight: float = 0.9
-    temperature: float = 4.0
-    patience: int | None = None
-    clip_norm: float | None = None
-    precision: str = "auto"
-
-    def __post_init__(self) -> None:
-        _at_least("Finetune", "epochs", self.epochs, 0)
-        if self.lr is not None and self.lr <= 0:
-            raise RecipeError(f"Finetune: lr={self.lr!r} must be positive")
-        if self.temperature <= 0:
-            raise RecipeError(f"Finetune: temperature={self.temperature!r} must be positive")
-        if not 0 <= self.distill_weight <= 1:
-            raise RecipeError(f"Finetune: distill_weight={self.distill_weight!r} must lie in [0, 1]")
-        for name, known in (("optimizer", ("sgd", "adamw")), ("precision", ("auto", "fp32", "bf16"))):
-            if getattr(self, name) not in known:
-                raise RecipeError(f"Finetune: {name}={getattr(self, name)!r} is unknown; use one of {', '.join(known)}")
-
-
 STEPS: dict[str, type[Step]] = {
-    step.key: step for step in (PruneChannels, DropBlocks, Lossless, Sparsify, Quantize, Finetune)
+    step.key: step for step in (PruneChannels, DropBlocks, Lossless, Sparsify, Quantize, Finetune, Distill)
 }

@@ -20,7 +20,7 @@ PRODUCTS = frozenset(
 )
 NO_NAMES: Mapping[str, str] = {}
 _BROKEN = "the runtime broke the pattern up: it computes on what DequantizeLinear gives"
-_RECTIFIERS = ("relu", "relu6", "hardtanh", "clamp")
+_RECTIFIERS = ("relu", "relu6", "hardtanh", "clamp", "clip_steps")
 _SHOWN = 3
 _PREPARES = ("DequantizeLinear", "Transpose", "Reshape", "Cast", "Convert")
 _DYNAMIC = "penjing::dynamic_linear"

@@ -11,7 +11,7 @@ from penjing.techniques.quantize.data import Calibration
 from penjing.techniques.quantize.importance import weigh
 from penjing.techniques.quantize.insert import insert
 from penjing.techniques.quantize.lapq import Ranges, joint_ranges
-from penjing.techniques.quantize.observers import OBSERVERS
+from penjing.techniques.quantize.observers import OBSERVERS, mse
 from penjing.techniques.quantize.plan import Plan, make_plan
 from penjing.techniques.quantize.refine import ROUNDINGS, correct_biases
 from penjing.techniques.quantize.stages import AUTO, JOINT, Stages
@@ -95,7 +95,10 @@ class Fitting:
             if name == JOINT:
                 judge = Reference(module, self._data.few)
                 return joint_ranges(histograms, lambda each: judge.decibel(insert(module, plan, each)))
-            return {node: OBSERVERS[name](histogram) for node, histogram in histograms.items()}
+            return {
+                node: mse(histogram, plan.bits[node]) if node in plan.bits else OBSERVERS[name](histogram)
+                for node, histogram in histograms.items()
+            }
 
         return [self._glanced(module, plan, ranges(name), name) for name in observers]
 

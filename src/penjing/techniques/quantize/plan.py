@@ -13,7 +13,7 @@ All else stays in float and reads what DequantizeLinear gives.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from types import MappingProxyType
 
@@ -74,11 +74,13 @@ class Plan:
     """Names of nodes, by their part.
 
     layers, operators: what runs in int8. stored: a node whose output is kept in int8 -> the node whose range it has.
+    bits: of the steps of a range, by the node that has it; all but those that are named have eight.
     """
 
     formats: Formats
     operators: frozenset[str]
     stored: Mapping[str, str]
+    bits: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def layers(self) -> frozenset[str]:
@@ -170,7 +172,17 @@ def make_plan(graph: fx.Graph, formats: Formats) -> Plan:
             stored[node.name] = stored[node.args[0].name]
         else:
             stored[node.name] = node.name
-    return Plan(formats, frozenset(operators), stored)
+    return Plan(formats, frozenset(operators), stored, _bits(graph, formats, stored))
+
+
+def _bits(graph: fx.Graph, formats: Formats, stored: Mapping[str, str]) -> dict[str, int]:
+    """Bits of the ranges that have fewer than eight: the most that a layer which reads the values asks for."""
+    found: dict[str, int] = {}
+    for node in graph.nodes:
+        if (scheme := formats.static.get(node.name)) is not None and scheme.activation is not None:
+            owner = stored[node.args[0].name]
+            found[owner] = max(found.get(owner, 0), scheme.activation.bits)
+    return {owner: bits for owner, bits in found.items() if bits < 8}
 
 
 def _from_int8(graph: fx.Graph, layers: frozenset[str]) -> set[fx.Node]:

@@ -1,6 +1,7 @@
 """Set single weights to zero: which ones (scores), how many (masks), and what torch.nn.utils.prune left behind."""
 
 from penjing.techniques.sparsify.masks import lowest_scores_mask, prune_count
+from penjing.techniques.sparsify.outside import sparsity_hook
 from penjing.techniques.sparsify.report import TensorSparsity, sparsity
 from penjing.techniques.sparsify.scores import SCORES, Score, register_score
 from penjing.techniques.sparsify.technique import needs, run
@@ -18,5 +19,6 @@ __all__ = [
     "register_score",
     "run",
     "sparsity",
+    "sparsity_hook",
     "take_torch_masks",
 ]
