@@ -19,8 +19,8 @@ from penjing.techniques.sparsify.solve.swap import swapped
 Method = Callable[[Tensor, Tensor, Budget], Tensor]
 """A weight [outputs, inputs], a positive definite Hessian [inputs, inputs] and a budget in, the pruned weight out."""
 
-FEW = 12
-"""Inputs up to which all supports are looked at."""
+FEW, MOST_LOOKS = 12, 2**20
+"""Inputs up to which all supports are looked at, and how many supports of all outputs together."""
 LARGE = 1e10  # multiplications of a product of weight and Hessian, from which on a layer is a large one
 OBS_MOST, SWAP_MOST = 3e9, 3e9  # multiplications that removing one by one, and a round of exchanges, may take
 _CONJUGATE = 6
@@ -42,7 +42,7 @@ def best(weight: Tensor, hessian: Tensor, budget: Budget) -> Tensor:
     """
     if isinstance(budget, Blocks) or weight.numel() * weight.shape[1] ** 2 > OBS_MOST:
         return refined(weight, hessian, budget)
-    if weight.shape[1] <= FEW:
+    if weight.shape[1] <= FEW and len(weight) * 2 ** weight.shape[1] <= MOST_LOOKS:
         return exhaustive(weight, hessian, budget)
     found = [_exchanged(weight, hessian, budget, method(weight, hessian, budget)) for method in (admm, obs, sparsegpt)]
     lost = torch.stack([losses(weight, pruned, hessian) for pruned in found])
