@@ -177,7 +177,13 @@ def minilm() -> pj.Workload:
     shapes = {"input_ids": sizes, "attention_mask": sizes}
     calibration = tokens(sentences.calibration(CALIBRATION))
     model: nn.Module = States().eval()
-    return pj.Workload(model, sized(32, batch=2), calibration=calibration, dynamic_shapes=shapes)
+    return pj.Workload(
+        model,
+        sized(32, batch=2),
+        calibration=calibration,
+        dynamic_shapes=shapes,
+        unpack=lambda batch: (batch, {}, None),
+    )
 
 
 def layers() -> dict[str, Any]:
