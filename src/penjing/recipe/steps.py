@@ -13,7 +13,7 @@ from penjing.errors import RecipeError
 from penjing.recipe.schemes import FLOAT, Scheme, scheme_of
 from penjing.recipe.step import Step, check_at_least, check_fraction
 from penjing.recipe.training_steps import Distill, Finetune
-from penjing.types import Budget, Normalize, Reduce, Scope, Spread, Unit, choose
+from penjing.types import Budget, Normalize, Reduce, Scope, Solver, Spread, Unit, choose
 
 
 @dataclass(frozen=True)
@@ -189,6 +189,13 @@ class Sparsify(Step):
     step that comes next, from the share `begin` to the share `end` of its steps, every `frequency` steps (a hundredth
     of them by default); "movement" is a score for that.
 
+    method: "magnitude" removes by score and leaves the other weights as they are. The others solve each layer on
+    calibration data, min ||X W - X W'||^2 subject to ||W'||_0 <= k, in the order in which the layers run, and refit
+    what stays; no training and no label is needed: "obs" (exact and greedy), "admm", "sparsegpt", and "auto", the best
+    that the size of a layer allows. Patterns are then "unstructured", N:M or blocks; scope="global" shares what goes
+    such that the errors of the layers' outputs are least. Formulas and sources:
+    `penjing.techniques.sparsify.solve`.
+
     >>> Sparsify(0.2).explain()
     'sparsify(amount=0.2)'
     """
@@ -204,6 +211,7 @@ class Sparsify(Step):
     begin: float = 0.0
     end: float = 0.6
     frequency: int | None = None
+    method: Solver | str = Solver.MAGNITUDE
 
     def __post_init__(self) -> None:
         if not 0 <= self.begin < self.end <= 1:
@@ -214,6 +222,7 @@ class Sparsify(Step):
         if self.frequency is not None:
             check_at_least("Sparsify", "frequency", self.frequency, 1)
         object.__setattr__(self, "scope", choose(Spread, self.scope, "Sparsify: scope", RecipeError))
+        object.__setattr__(self, "method", choose(Solver, self.method, "Sparsify: method", RecipeError))
         bound = self.scope in (Spread.DEVIATION, Spread.THRESHOLD)
         if bound and not isinstance(self.amount, float | Mapping):
             raise RecipeError(f"Sparsify: scope='{self.scope}' needs amount= a bound, not {self.amount!r}")

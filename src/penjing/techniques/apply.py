@@ -58,7 +58,7 @@ TECHNIQUES: dict[type[Step], Technique] = {
     PruneChannels: Technique(prune.run),
     DropBlocks: Technique(depth.run),
     Lossless: Technique(lossless.run),
-    Sparsify: Technique(sparsify.run),
+    Sparsify: Technique(sparsify.run, needs=sparsify.needs),
     Quantize: Technique(quantize.run, needs=quantize.needs, last=True),
     Finetune: Technique(recover, needs=lambda step: frozenset({"train"})),
     Distill: Technique(recover, needs=lambda step: frozenset({"train"})),

@@ -4,7 +4,7 @@ from penjing.techniques.sparsify.masks import lowest_scores_mask, prune_count
 from penjing.techniques.sparsify.outside import sparsity_hook
 from penjing.techniques.sparsify.report import TensorSparsity, sparsity
 from penjing.techniques.sparsify.scores import SCORES, Score, register_score
-from penjing.techniques.sparsify.technique import run
+from penjing.techniques.sparsify.technique import needs, run
 from penjing.techniques.sparsify.torch_masks import copy_pruned, read_torch_masks, take_torch_masks
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "TensorSparsity",
     "copy_pruned",
     "lowest_scores_mask",
+    "needs",
     "prune_count",
     "read_torch_masks",
     "register_score",
