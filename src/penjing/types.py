@@ -93,6 +93,16 @@ class Normalize(StrEnum):
     NONE = "none"
 
 
+class Penalty(StrEnum):
+    """What a training may add to its loss: norms of weights, of the gains of batch norms, or of whole units."""
+
+    L1 = "l1"
+    BATCH_NORM = "batch_norm"
+    GROUP_LASSO = "group_lasso"
+    GROUP_VARIANCE = "group_variance"
+    GROWING = "growing"
+
+
 class Granularity(StrEnum):
     """What has a scale of its own: a whole tensor, each index of its output axis, or each group of inputs."""
 

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 from torch import nn
 
 from penjing.errors import RecipeError
+from penjing.recipe.regularize import Regularize
 from penjing.recipe.schemes import FLOAT, Scheme, scheme_of
 from penjing.types import Budget, Normalize, Reduce, Scope, Spread, Unit, choose
 
@@ -22,17 +23,24 @@ class Step:
 
     def settings(self) -> dict[str, Any]:
         """Give the fields that differ from their default, as plain values."""
-        out: dict[str, Any] = {}
-        for f in fields(self):
-            value = getattr(self, f.name)
-            if value != f.default:
-                out[f.name] = list(value) if isinstance(value, tuple) else value
-        return out
+        return _settings(self)
 
     def explain(self) -> str:
         """Say in one line what the step asks for."""
         shown = ", ".join(f"{name}={value}" for name, value in self.settings().items())
         return f"{self.key}({shown})"
+
+
+def _settings(data: Any) -> dict[str, Any]:
+    return {f.name: _plain(value) for f in fields(data) if (value := getattr(data, f.name)) != f.default}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Regularize):
+        return _settings(value)
+    if isinstance(value, tuple):
+        return [_plain(item) if isinstance(item, Regularize) else item for item in value]
+    return str(value) if isinstance(value, str) else value
 
 
 def _fraction(step: str, name: str, value: float) -> None:
@@ -332,6 +340,7 @@ class Finetune(Step):
     1e-3 for the adaptive ones. distill: learn from the original model's outputs (Hinton et al. 2015,
     arXiv:1503.02531) at `temperature`, mixed with the workload's loss by `distill_weight`. patience: epochs without a
     better search metric before it stops. precision "auto" uses bfloat16 autocast where it is measured to be faster.
+    regularize: penalties that are added to the loss, one or several.
     """
 
     key: ClassVar[str] = "finetune"
@@ -347,8 +356,11 @@ class Finetune(Step):
     patience: int | None = None
     clip_norm: float | None = None
     precision: str = "auto"
+    regularize: Regularize | tuple[Regularize, ...] = ()
 
     def __post_init__(self) -> None:
+        if not isinstance(self.regularize, Regularize):
+            object.__setattr__(self, "regularize", tuple(self.regularize))
         _at_least("Finetune", "epochs", self.epochs, 0)
         if self.lr is not None and self.lr <= 0:
             raise RecipeError(f"Finetune: lr={self.lr!r} must be positive")
@@ -359,6 +371,11 @@ class Finetune(Step):
         for name, known in (("optimizer", ("sgd", "adamw")), ("precision", ("auto", "fp32", "bf16"))):
             if getattr(self, name) not in known:
                 raise RecipeError(f"Finetune: {name}={getattr(self, name)!r} is unknown; use one of {', '.join(known)}")
+
+    @property
+    def penalties(self) -> tuple[Regularize, ...]:
+        """What `regularize` names, one or several."""
+        return (self.regularize,) if isinstance(self.regularize, Regularize) else self.regularize
 
 
 STEPS: dict[str, type[Step]] = {

@@ -4,6 +4,8 @@ from dataclasses import replace
 
 from penjing.errors import RecipeError
 from penjing.recipe import Finetune
+from penjing.techniques.regularize.hook import Penalize
+from penjing.techniques.regularize.terms import terms_of
 from penjing.techniques.sparsify.ramp import Ramp
 from penjing.techniques.sparsify.technique import masks_at, told
 from penjing.techniques.state import Context, State
@@ -15,17 +17,20 @@ def run(state: State, step: Finetune, context: Context) -> State:
     if context.workload is None:
         raise RecipeError("Finetune needs train data; pass a Workload with train=")
     scheduled = [(sparse, Ramp(sparse, masks_at(state, sparse, context))) for sparse in state.ramps]
+    penalties = [Penalize(each, terms_of(each, state.model, state.example)) for each in step.penalties]
     log = finetune(
         state.model,
         context.workload,
         step,
         teacher=context.original if step.distill else None,
-        hooks=(*([KeepMasks(state.masks)] if state.masks else []), *(ramp for _, ramp in scheduled)),
+        hooks=(*penalties, *([KeepMasks(state.masks)] if state.masks else []), *(ramp for _, ramp in scheduled)),
         seed=context.seed,
         resume_dir=context.resume_dir,
         progress=context.progress,
     )
     state = replace(state, ramps=()).log(step.key, log.summary())
+    for penalty in penalties:
+        state = state.log(step.key, penalty.describe())
     for sparse, ramp in scheduled:
         state = told(replace(state, masks={**state.masks, **ramp.masks}), sparse, ramp.masks)
     return state
