@@ -38,6 +38,14 @@ class Spread(StrEnum):
     THRESHOLD = "threshold"
 
 
+class Regrow(StrEnum):
+    """By what weights come back while a model becomes sparse: their stored values, chance, or gradients."""
+
+    SPLICE = "splice"
+    SET = "set"
+    RIGL = "rigl"
+
+
 class Part(StrEnum):
     """What a sensitivity analysis takes away: single weights, channels, or whole blocks."""
 

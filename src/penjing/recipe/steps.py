@@ -12,7 +12,7 @@ from torch import nn
 from penjing.errors import RecipeError
 from penjing.recipe.regularize import Regularize
 from penjing.recipe.schemes import FLOAT, Scheme, scheme_of
-from penjing.types import Budget, Normalize, Reduce, Scope, Spread, Unit, choose
+from penjing.types import Budget, Normalize, Reduce, Regrow, Scope, Spread, Unit, choose
 
 
 @dataclass(frozen=True)
@@ -224,6 +224,11 @@ class Sparsify(Step):
     step that comes next, from the share `begin` to the share `end` of its steps, every `frequency` steps (a hundredth
     of them by default); "movement" is a score for that.
 
+    regrow: what a schedule has closed may come back, while as much lives as it says: "splice" lets masked weights train
+    on and opens them above a second threshold; "set" and "rigl" drop at each update the `regrow_share` of live weights
+    that is lowest, and open as many by chance, or where gradients are largest. Formulas:
+    `penjing.techniques.sparsify.regrow`.
+
     >>> Sparsify(0.2).explain()
     'sparsify(amount=0.2)'
     """
@@ -239,8 +244,18 @@ class Sparsify(Step):
     begin: float = 0.0
     end: float = 0.6
     frequency: int | None = None
+    regrow: Regrow | str | None = None
+    regrow_share: float = 0.3
 
     def __post_init__(self) -> None:
+        if self.regrow is not None:
+            object.__setattr__(self, "regrow", choose(Regrow, self.regrow, "Sparsify: regrow", RecipeError))
+            if self.schedule is None:
+                raise RecipeError(
+                    f"Sparsify: regrow='{self.regrow}' opens masks while a model trains; give schedule=, such as "
+                    "'constant' for the same sparsity all the time"
+                )
+        _fraction("Sparsify", "regrow_share", self.regrow_share)
         if not 0 <= self.begin < self.end <= 1:
             raise RecipeError(
                 f"Sparsify: begin={self.begin!r} and end={self.end!r} must be shares of the training, with "

@@ -6,7 +6,7 @@ from penjing.errors import RecipeError
 from penjing.recipe import Finetune
 from penjing.techniques.regularize.hook import Penalize
 from penjing.techniques.regularize.terms import terms_of
-from penjing.techniques.sparsify.ramp import Ramp
+from penjing.techniques.sparsify.regrow import ramp_of
 from penjing.techniques.sparsify.technique import masks_at, told
 from penjing.techniques.state import Context, State
 from penjing.training import KeepMasks, finetune
@@ -16,7 +16,7 @@ def run(state: State, step: Finetune, context: Context) -> State:
     """Train the state's model on; zeros that a step before has set stay zero, and scheduled ones grow."""
     if context.workload is None:
         raise RecipeError("Finetune needs train data; pass a Workload with train=")
-    scheduled = [(sparse, Ramp(sparse, masks_at(state, sparse, context))) for sparse in state.ramps]
+    scheduled = [(sparse, ramp_of(sparse, masks_at(state, sparse, context))) for sparse in state.ramps]
     penalties = [Penalize(each, terms_of(each, state.model, state.example)) for each in step.penalties]
     log = finetune(
         state.model,
@@ -33,4 +33,6 @@ def run(state: State, step: Finetune, context: Context) -> State:
         state = state.log(step.key, penalty.describe())
     for sparse, ramp in scheduled:
         state = told(replace(state, masks={**state.masks, **ramp.masks}), sparse, ramp.masks)
+        if sparse.regrow is not None:
+            state = state.log(sparse.key, f"{ramp.came_back} times a weight came back ({sparse.regrow})")
     return state

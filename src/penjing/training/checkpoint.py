@@ -28,6 +28,7 @@ class Snapshot:
     best: Tensors
     moments: dict[Any, Any]
     random: dict[str, Any]
+    hooks: tuple[dict[str, Any], ...]
 
     def save(self, path: Path) -> None:
         """Write it whole or not at all; raises ArtifactError when the disk refuses."""
@@ -40,6 +41,7 @@ class Snapshot:
             "best": self.best,
             "moments": self.moments,
             "random": self.random,
+            "hooks": self.hooks,
         }
         save_checkpoint(path, data=data)
 

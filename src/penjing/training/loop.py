@@ -82,6 +82,8 @@ def finetune(
             write_into(model, saved.model)
             restore_moments(optimizer, saved.moments)
             set_random_state(saved.random)
+            for hook, memory in zip(hooks, saved.hooks, strict=False):
+                hook.recall(state, memory)
         else:
             rows, best = [_evaluated(state, workload, hooks, None, time.perf_counter())], copy_of(model)
             numerics, trials = Numerics(), ()
@@ -116,8 +118,9 @@ def finetune(
                         best = copy_of(model)
                     if path is not None:
                         moments, random = optimizer.state_dict()["state"], get_random_state()
-                        now = tensors_of(model)
-                        Snapshot(state.step, tuple(rows), numerics, trials, now, best, moments, random).save(path)
+                        now, memories = tensors_of(model), tuple(hook.memory() for hook in hooks)
+                        so_far = (state.step, tuple(rows), numerics, trials, now, best, moments, random, memories)
+                        Snapshot(*so_far).save(path)
                     for hook in hooks:
                         hook.after_epoch(state)
         finally:

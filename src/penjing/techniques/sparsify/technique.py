@@ -20,7 +20,7 @@ from penjing.techniques.sparsify.schedules import find_schedule
 from penjing.techniques.sparsify.scores import SCORES
 from penjing.techniques.sparsify.torch_masks import take_torch_masks
 from penjing.techniques.state import Context, State
-from penjing.types import Spread
+from penjing.types import Regrow, Spread
 
 AMOUNT = 0.5
 _DRAWN = "random"  # a draw for each unit, whatever the weights
@@ -195,6 +195,11 @@ def _check(step: Sparsify) -> None:
             raise RecipeError(
                 f"Sparsify: score={step.score!r} is not gathered while a model trains; with a schedule use 'movement' "
                 "or one that looks at weights alone, such as 'l1'"
+            )
+        if step.regrow is Regrow.SPLICE and (SCORES[step.score].needs is Need.MOVEMENT or step.score == _DRAWN):
+            raise RecipeError(
+                f"Sparsify: regrow='splice' compares weights with two thresholds, not score={step.score!r}; use one "
+                "that looks at weights, such as 'l1'"
             )
     elif SCORES[step.score].needs is Need.MOVEMENT:
         raise RecipeError("Sparsify: score='movement' is seen in training alone; give schedule=, such as 'cubic'")
