@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from penjing.recipe import Quantize as Quantize
     from penjing.recipe import Recipe as Recipe
     from penjing.recipe import Regularize as Regularize
+    from penjing.recipe import Rewind as Rewind
     from penjing.recipe import Scheme as Scheme
     from penjing.recipe import Sparsify as Sparsify
     from penjing.recipe import steps as steps
@@ -75,6 +76,7 @@ _HOME = {
         "Quantize",
         "Recipe",
         "Regularize",
+        "Rewind",
         "Scheme",
         "Sparsify",
         "steps",

@@ -4,7 +4,7 @@ from penjing.recipe.contract import Contract, MaxDrop, MinValue, metric_name
 from penjing.recipe.recipe import Recipe, as_recipe
 from penjing.recipe.regularize import Regularize
 from penjing.recipe.schemes import SCHEMES, Grid, Scheme
-from penjing.recipe.steps import STEPS, DropBlocks, Finetune, Lossless, PruneChannels, Quantize, Sparsify, Step
+from penjing.recipe.steps import STEPS, DropBlocks, Finetune, Lossless, PruneChannels, Quantize, Rewind, Sparsify, Step
 from penjing.recipe.target import Target
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "Quantize",
     "Recipe",
     "Regularize",
+    "Rewind",
     "Scheme",
     "Sparsify",
     "Step",

@@ -5,6 +5,7 @@ A field is a plain value, so that a step can be written to YAML and read back. E
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
 from typing import Any, ClassVar
 
 from torch import nn
@@ -287,6 +288,30 @@ class Sparsify(Step):
 
 
 @dataclass(frozen=True)
+class Rewind(Step):
+    """Set the weights back to what they once were; zeros and cuts stay: the tickets of the lottery.
+
+    Train, prune and rewind in turn is iterative magnitude pruning (Frankle and Carbin 2019, "The Lottery Ticket
+    Hypothesis", arXiv:1803.03635); larger networks rewind to an early step of their training instead of its beginning
+    (Frankle et al. 2020, "Linear Mode Connectivity and the Lottery Ticket Hypothesis", arXiv:1912.05671).
+
+    weights: a safetensors file with the state_dict of the model before any cut; None takes the model as it was given,
+    which is then the untrained one, or that of an early step. Its training learns from labels: Finetune(distill=False).
+
+    >>> Rewind().explain(), Rewind("early.safetensors").explain()
+    ('rewind()', 'rewind(weights=early.safetensors)')
+    """
+
+    key: ClassVar[str] = "rewind"
+
+    weights: str | Path | None = None
+
+    def __post_init__(self) -> None:
+        if self.weights is not None:
+            object.__setattr__(self, "weights", str(self.weights))
+
+
+@dataclass(frozen=True)
 class Quantize(Step):
     """Store and compute in fewer bits.
 
@@ -394,5 +419,5 @@ class Finetune(Step):
 
 
 STEPS: dict[str, type[Step]] = {
-    step.key: step for step in (PruneChannels, DropBlocks, Lossless, Sparsify, Quantize, Finetune)
+    step.key: step for step in (PruneChannels, DropBlocks, Lossless, Sparsify, Rewind, Quantize, Finetune)
 }

@@ -20,13 +20,14 @@ from penjing.recipe import (
     PruneChannels,
     Quantize,
     Recipe,
+    Rewind,
     Sparsify,
     Step,
     Target,
     as_recipe,
 )
 from penjing.recipe.target import target_named
-from penjing.techniques import depth, prune, quantize, sparsify
+from penjing.techniques import depth, prune, quantize, rewind, sparsify
 from penjing.techniques.outcome import Outcome, read_outcome
 from penjing.techniques.prune import lossless
 from penjing.techniques.recover import run as recover
@@ -55,6 +56,7 @@ TECHNIQUES: dict[type[Step], Technique] = {
     DropBlocks: Technique(depth.run),
     Lossless: Technique(lossless.run),
     Sparsify: Technique(sparsify.run),
+    Rewind: Technique(rewind.run),
     Quantize: Technique(quantize.run, needs=quantize.needs, last=True),
     Finetune: Technique(recover, needs=lambda step: frozenset({"train"})),
 }
@@ -75,7 +77,7 @@ def apply(
 ) -> Outcome:
     """Apply a recipe to a model and give the new model with a log of all that happened.
 
-    The model is not changed unless consume=True, which saves a copy (where no step needs the original as a teacher),
+    The model is not changed unless consume=True, which saves a copy (where no step needs the original's weights),
     and where nothing is refitted has each tensor give way to its slice once the cut is proven. A bare model needs
     example_inputs; steps that need data need a Workload. prefer="module" keeps the user's class where the proof allows,
     "graph" goes straight to the rewritten graph. resume_dir keeps the state after each step, so that an interrupted
@@ -113,7 +115,7 @@ def apply(
 
     place = torch.device(device) if device is not None else None
     folder = Path(resume_dir) if resume_dir is not None else None
-    consume = consume and not any(isinstance(step, Finetune) and step.distill for step in steps)
+    consume = consume and not any(map(_asks_the_original, steps))
     target: Target | None
     if isinstance(runtime, str):
         make = target_named(runtime)
@@ -134,6 +136,11 @@ def apply(
     if (source := getattr(original, "metadata", None)) is not None and not hasattr(state.model, "metadata"):
         state.model.metadata = source  # what an .onnx file says about itself outlives a rewritten graph
     return _outcome(state, steps)
+
+
+def _asks_the_original(step: Step) -> bool:
+    """Whether a step needs the original's weights, as a teacher or to go back to."""
+    return (isinstance(step, Finetune) and step.distill) or (isinstance(step, Rewind) and step.weights is None)
 
 
 def _asks_the_machine(step: Step) -> bool:
