@@ -23,7 +23,7 @@ from penjing.techniques.state import Context, State
 from penjing.types import Regrow, Spread
 
 AMOUNT = 0.5
-_DRAWN = "random"  # a draw for each unit, whatever the weights
+_DRAWN = "random"  # a draw for each unit, whatever the weights; of single ones torch removes the highest draws
 
 
 def run(state: State, step: Sparsify, context: Context) -> State:
@@ -106,7 +106,9 @@ def _score_units(
     score = SCORES[step.score]
     found = {}
     for (name, weight), seen in zip(weights.items(), evidence, strict=True):
-        if step.score == _DRAWN and step.pattern != UNSTRUCTURED:
+        if step.score == _DRAWN and step.pattern == UNSTRUCTURED:
+            found[name] = -score(weight, seen).flatten()
+        elif step.score == _DRAWN:
             found[name] = score(weight.new_empty(int(units[name].max()) + 1), seen)
         else:
             found[name] = per_unit(score(weight, seen), units[name])
