@@ -20,7 +20,8 @@ def render() -> str:
     lines = [
         "# What the classic systems could do",
         "",
-        "TFM: TensorFlow Model Optimization, with the TFLite converter. DIS: Distiller. Written from parity.yaml.",
+        "TFM: TensorFlow Model Optimization, with the TFLite converter. TPR: torch.nn.utils.prune. DIS: Distiller.",
+        "Written from parity.yaml.",
         "",
         "| system | capability | call | test, or reason |",
         "|---|---|---|---|",

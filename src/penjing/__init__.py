@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from penjing.recipe import PruneChannels as PruneChannels
     from penjing.recipe import Quantize as Quantize
     from penjing.recipe import Recipe as Recipe
+    from penjing.recipe import Regularize as Regularize
+    from penjing.recipe import Rewind as Rewind
     from penjing.recipe import Scheme as Scheme
     from penjing.recipe import Sparsify as Sparsify
     from penjing.recipe import steps as steps
@@ -77,6 +79,8 @@ _HOME = {
         "PruneChannels",
         "Quantize",
         "Recipe",
+        "Regularize",
+        "Rewind",
         "Scheme",
         "Sparsify",
         "steps",

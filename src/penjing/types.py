@@ -48,6 +48,14 @@ class Solver(StrEnum):
     ADMM = "admm"
 
 
+class Regrow(StrEnum):
+    """By what weights come back while a model becomes sparse: their stored values, chance, or gradients."""
+
+    SPLICE = "splice"
+    SET = "set"
+    RIGL = "rigl"
+
+
 class Part(StrEnum):
     """What a sensitivity analysis takes away: single weights, channels, or whole blocks."""
 
@@ -101,6 +109,16 @@ class Normalize(StrEnum):
     GAUSSIAN = "gaussian"
     COST = "cost"
     NONE = "none"
+
+
+class Penalty(StrEnum):
+    """What a training may add to its loss: norms of weights, of the gains of batch norms, or of whole units."""
+
+    L1 = "l1"
+    BATCH_NORM = "batch_norm"
+    GROUP_LASSO = "group_lasso"
+    GROUP_VARIANCE = "group_variance"
+    GROWING = "growing"
 
 
 class Granularity(StrEnum):

@@ -112,6 +112,23 @@ def workload():
     assert [group["size"] for group in data["parts"]["body"]["groups"]] == [8]
 
 
+def test_sensitivity(penjing_says: Penjing, penjing_json: PenjingJson, home: Path, tmp_path: Path) -> None:
+    files = [tmp_path / f"grid.{kind}" for kind in ("csv", "svg", "png")]
+    outputs = [part for file in files for part in (f"--{file.suffix[1:]}", file)]
+    code, out, _ = penjing_says("sensitivity", home / "small.py", "--amount", "0.5", "--amount", "0.9", *outputs)
+    assert code == 0
+    assert [line.split()[0] for line in out.splitlines()] == ["metric,", "1.weight", "3.weight"]
+    assert files[0].read_text().splitlines()[0] == "name,amount,metric,loss"
+    assert files[1].read_text().count("<polyline") == 2
+    assert files[2].read_bytes().startswith(b"\x89PNG")
+    code, found = penjing_json("sensitivity", home / "small.py", "--amount", "0.5")
+    assert code == 0
+    assert [point["name"] for point in found["points"]] == ["1.weight", "3.weight"]
+    code, _, err = penjing_says("sensitivity", home / "small.py", "--amount", "1.5")
+    assert code == 4
+    assert "each must be a share in (0, 1)" in err
+
+
 def test_runtimes(penjing_says: Penjing, penjing_json: PenjingJson) -> None:
     code, data = penjing_json("runtimes")
     assert code == 0

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from penjing._version import __version__
-from penjing.cli import bench, demo, deploying, inspect, judging, machine, making, parity, searching, starting
+from penjing.cli import bench, demo, deploying, inspect, judging, machine, making, parity, searching, sensing, starting
 from penjing.cli.shared import ExitCode, errors_console
 from penjing.errors import PenjingError
 
@@ -35,7 +35,7 @@ def _root(
     """Hold the options that belong to no command."""
 
 
-for group in (demo, starting, inspect, machine, making, bench, judging, parity, deploying, searching):
+for group in (demo, starting, inspect, sensing, machine, making, bench, judging, parity, deploying, searching):
     group.register(app)
 
 

@@ -2,9 +2,10 @@
 
 from penjing.recipe.contract import Contract, MaxDrop, MinValue, metric_name
 from penjing.recipe.recipe import Recipe, as_recipe
+from penjing.recipe.regularize import Regularize
 from penjing.recipe.schemes import SCHEMES, Grid, Scheme
 from penjing.recipe.step import Step
-from penjing.recipe.steps import STEPS, DropBlocks, Lossless, PruneChannels, Quantize, Sparsify
+from penjing.recipe.steps import STEPS, DropBlocks, Lossless, PruneChannels, Quantize, Rewind, Sparsify
 from penjing.recipe.target import Target
 from penjing.recipe.training_steps import Distill, Finetune, Training
 
@@ -22,6 +23,8 @@ __all__ = [
     "PruneChannels",
     "Quantize",
     "Recipe",
+    "Regularize",
+    "Rewind",
     "Scheme",
     "Sparsify",
     "Step",

@@ -104,7 +104,7 @@ def _plain(step: Step) -> dict[str, Any]:
                 f"{step.key}: {name} holds (module, name) pairs, which a file cannot; "
                 "give parameter names such as 'conv1.weight'"
             )
-    return {name: str(value) if isinstance(value, str) else value for name, value in settings.items()}
+    return settings
 
 
 def _step(index: int, entry: Any) -> Step:

@@ -5,6 +5,7 @@ from dataclasses import MISSING, dataclass, fields
 from typing import Any, ClassVar
 
 from penjing.errors import RecipeError
+from penjing.recipe.regularize import Regularize
 
 
 @dataclass(frozen=True)
@@ -15,17 +16,29 @@ class Step:
 
     def settings(self) -> dict[str, Any]:
         """Give the fields that differ from their default, as plain values."""
-        out: dict[str, Any] = {}
-        for f in fields(self):
-            value = getattr(self, f.name)
-            if value != (f.default if f.default_factory is MISSING else f.default_factory()):
-                out[f.name] = list(value) if isinstance(value, tuple) else value
-        return out
+        return _settings(self)
 
     def explain(self) -> str:
         """Say in one line what the step asks for."""
         shown = ", ".join(f"{name}={value}" for name, value in self.settings().items())
         return f"{self.key}({shown})"
+
+
+def _settings(data: Any) -> dict[str, Any]:
+    out: dict[str, Any] = {}
+    for f in fields(data):
+        value = getattr(data, f.name)
+        if value != (f.default if f.default_factory is MISSING else f.default_factory()):
+            out[f.name] = _plain(value)
+    return out
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Regularize):
+        return _settings(value)
+    if isinstance(value, tuple):
+        return [_plain(item) if isinstance(item, Regularize) else item for item in value]
+    return str(value) if isinstance(value, str) else value
 
 
 def check_fraction(step: str, name: str, value: float) -> None:

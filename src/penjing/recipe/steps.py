@@ -5,6 +5,7 @@ A field is a plain value, so that a step can be written to YAML and read back. E
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any, ClassVar
 
 from torch import nn
@@ -13,7 +14,7 @@ from penjing.errors import RecipeError
 from penjing.recipe.schemes import FLOAT, Scheme, scheme_of
 from penjing.recipe.step import Step, check_at_least, check_fraction
 from penjing.recipe.training_steps import Distill, Finetune
-from penjing.types import Budget, Normalize, Reduce, Scope, Solver, Spread, Unit, choose
+from penjing.types import Budget, Normalize, Reduce, Regrow, Scope, Solver, Spread, Unit, choose
 
 
 @dataclass(frozen=True)
@@ -196,6 +197,11 @@ class Sparsify(Step):
     such that the errors of the layers' outputs are least. Formulas and sources:
     `penjing.techniques.sparsify.solve`.
 
+    regrow: what a schedule has closed may come back, while as much lives as it says: "splice" lets masked weights train
+    on and opens them above a second threshold; "set" and "rigl" drop at each update the `regrow_share` of live weights
+    that is lowest, and open as many by chance, or where gradients are largest. Formulas:
+    `penjing.techniques.sparsify.regrow`.
+
     >>> Sparsify(0.2).explain()
     'sparsify(amount=0.2)'
     """
@@ -212,8 +218,18 @@ class Sparsify(Step):
     end: float = 0.6
     frequency: int | None = None
     method: Solver | str = Solver.MAGNITUDE
+    regrow: Regrow | str | None = None
+    regrow_share: float = 0.3
 
     def __post_init__(self) -> None:
+        if self.regrow is not None:
+            object.__setattr__(self, "regrow", choose(Regrow, self.regrow, "Sparsify: regrow", RecipeError))
+            if self.schedule is None:
+                raise RecipeError(
+                    f"Sparsify: regrow='{self.regrow}' opens masks while a model trains; give schedule=, such as "
+                    "'constant' for the same sparsity all the time"
+                )
+        check_fraction("Sparsify", "regrow_share", self.regrow_share)
         if not 0 <= self.begin < self.end <= 1:
             raise RecipeError(
                 f"Sparsify: begin={self.begin!r} and end={self.end!r} must be shares of the training, with "
@@ -243,6 +259,30 @@ class Sparsify(Step):
             check_fraction("Sparsify", name, amount)
         if isinstance(amount, int) and self.scope is Spread.ERK:
             raise RecipeError(f"Sparsify: {name}={amount!r}: scope='erk' spreads a share in [0, 1), not a number")
+
+
+@dataclass(frozen=True)
+class Rewind(Step):
+    """Set the weights back to what they once were; zeros and cuts stay: the tickets of the lottery.
+
+    Train, prune and rewind in turn is iterative magnitude pruning (Frankle and Carbin 2019, "The Lottery Ticket
+    Hypothesis", arXiv:1803.03635); larger networks rewind to an early step of their training instead of its beginning
+    (Frankle et al. 2020, "Linear Mode Connectivity and the Lottery Ticket Hypothesis", arXiv:1912.05671).
+
+    weights: a safetensors file with the state_dict of the model before any cut; None takes the model as it was given,
+    which is then the untrained one, or that of an early step. Its training learns from labels: Finetune(distill=False).
+
+    >>> Rewind().explain(), Rewind("early.safetensors").explain()
+    ('rewind()', 'rewind(weights=early.safetensors)')
+    """
+
+    key: ClassVar[str] = "rewind"
+
+    weights: str | Path | None = None
+
+    def __post_init__(self) -> None:
+        if self.weights is not None:
+            object.__setattr__(self, "weights", str(self.weights))
 
 
 @dataclass(frozen=True)
@@ -307,5 +347,5 @@ def _plain_scheme(value: Scheme | str) -> Any:
 
 
 STEPS: dict[str, type[Step]] = {
-    step.key: step for step in (PruneChannels, DropBlocks, Lossless, Sparsify, Quantize, Finetune, Distill)
+    step.key: step for step in (PruneChannels, DropBlocks, Lossless, Sparsify, Rewind, Quantize, Finetune, Distill)
 }

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 from torch import nn
 
 from penjing.errors import RecipeError
+from penjing.recipe.regularize import Regularize
 from penjing.recipe.step import Step, check_at_least, check_one_of
 
 OPTIMIZERS = ("sgd", "adamw")
@@ -35,6 +36,8 @@ class Training(Step):
     stored follows. rounding: "lsq" learns all scales, "lsq+" zero points too, "pact" learns where activations are
     clipped and squashes weights, "dorefa" squashes them with the scales as they are, "wrpn" leaves all scales as they
     are, "ema" has those of activations follow moving averages. Formulas: `penjing.techniques.quantize.fake`.
+
+    regularize: penalties that are added to the loss, one or several.
     """
 
     epochs: float = 1.0
@@ -52,9 +55,12 @@ class Training(Step):
     precision: str = "auto"
     temperature: float = 4.0
     rounding: str = "lsq"
+    regularize: Regularize | tuple[Regularize, ...] = ()
 
     def __post_init__(self) -> None:
         me = type(self).__name__
+        if not isinstance(self.regularize, Regularize):
+            object.__setattr__(self, "regularize", tuple(self.regularize))
         check_at_least(me, "epochs", self.epochs, 0)
         if isinstance(self.lr, Mapping):
             object.__setattr__(self, "lr", dict(self.lr))
@@ -77,6 +83,11 @@ class Training(Step):
         check_one_of(me, "schedule", self.schedule, SCHEDULES)
         check_one_of(me, "precision", self.precision, PRECISIONS)
         check_one_of(me, "rounding", self.rounding, ROUNDINGS)
+
+    @property
+    def penalties(self) -> tuple[Regularize, ...]:
+        """What `regularize` names, one or several."""
+        return (self.regularize,) if isinstance(self.regularize, Regularize) else self.regularize
 
     @property
     def terms(self) -> dict[str, float]:

@@ -21,6 +21,7 @@ from penjing.recipe import (
     PruneChannels,
     Quantize,
     Recipe,
+    Rewind,
     Sparsify,
     Step,
     Target,
@@ -29,7 +30,7 @@ from penjing.recipe import (
 )
 from penjing.recipe.target import target_named
 from penjing.storage import fingerprint_tensors
-from penjing.techniques import depth, prune, quantize, sparsify
+from penjing.techniques import depth, prune, quantize, rewind, sparsify
 from penjing.techniques.outcome import Outcome, read_outcome
 from penjing.techniques.prune import lossless
 from penjing.techniques.recover import run as recover
@@ -59,6 +60,7 @@ TECHNIQUES: dict[type[Step], Technique] = {
     DropBlocks: Technique(depth.run),
     Lossless: Technique(lossless.run),
     Sparsify: Technique(sparsify.run, needs=sparsify.needs),
+    Rewind: Technique(rewind.run),
     Quantize: Technique(quantize.run, needs=quantize.needs, last=True),
     Finetune: Technique(recover, needs=lambda step: frozenset({"train"})),
     Distill: Technique(recover, needs=lambda step: frozenset({"train"})),
@@ -80,7 +82,7 @@ def apply(
 ) -> Outcome:
     """Apply a recipe to a model and give the new model with a log of all that happened.
 
-    The model is not changed unless consume=True, which saves a copy (where no step needs the original as a teacher),
+    The model is not changed unless consume=True, which saves a copy (where no step needs the original's weights),
     and where nothing is refitted has each tensor give way to its slice once the cut is proven. A bare model needs
     example_inputs; steps that need data need a Workload. prefer="module" keeps the user's class where the proof allows,
     "graph" goes straight to the rewritten graph. resume_dir keeps the state after each step, so that an interrupted
@@ -119,7 +121,7 @@ def apply(
 
     place = torch.device(device) if device is not None else None
     folder = Path(resume_dir) if resume_dir is not None else None
-    consume = consume and not any(isinstance(step, Training) and step.needs_original for step in steps)
+    consume = consume and not any(map(_asks_the_original, steps))
     target: Target | None
     if isinstance(runtime, str):
         make = target_named(runtime)
@@ -143,6 +145,11 @@ def apply(
     if (source := getattr(original, "metadata", None)) is not None and not hasattr(state.model, "metadata"):
         state.model.metadata = source  # what an .onnx file says about itself outlives a rewritten graph
     return _outcome(state, written)
+
+
+def _asks_the_original(step: Step) -> bool:
+    """Whether a step needs the original's weights, as a teacher or to go back to."""
+    return (isinstance(step, Training) and step.needs_original) or (isinstance(step, Rewind) and step.weights is None)
 
 
 def _asks_the_machine(step: Step) -> bool:

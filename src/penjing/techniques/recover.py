@@ -12,7 +12,9 @@ from penjing.structure import capture
 from penjing.techniques.quantize.fake import RULES
 from penjing.techniques.quantize.layers import is_quantized
 from penjing.techniques.quantize.trainable import Trainable
-from penjing.techniques.sparsify.ramp import Ramp
+from penjing.techniques.regularize.hook import Penalize
+from penjing.techniques.regularize.terms import terms_of
+from penjing.techniques.sparsify.regrow import ramp_of
 from penjing.techniques.sparsify.technique import masks_at, told
 from penjing.techniques.state import Context, State
 from penjing.training import Hook, KeepMasks, TrainingLog, finetune
@@ -24,16 +26,23 @@ def run(state: State, step: Training, context: Context) -> State:
         raise RecipeError(f"{type(step).__name__} needs train data; pass a Workload with train=")
     if is_quantized(state.model):
         return _train_quantized(state, step, context)
-    scheduled = [(sparse, Ramp(sparse, masks_at(state, sparse, context))) for sparse in state.ramps]
-    log = _trained(state.model, state, step, context, [ramp for _, ramp in scheduled])
+    scheduled = [(sparse, ramp_of(sparse, masks_at(state, sparse, context))) for sparse in state.ramps]
+    penalties = [Penalize(each, terms_of(each, state.model, state.example)) for each in step.penalties]
+    log = _trained(state.model, state, step, context, penalties, [ramp for _, ramp in scheduled])
     state = _told(replace(state, ramps=()), step, log)
+    for penalty in penalties:
+        state = state.log(step.key, penalty.describe())
     for sparse, ramp in scheduled:
         state = told(replace(state, masks={**state.masks, **ramp.masks}), sparse, ramp.masks)
+        if sparse.regrow is not None:
+            state = state.log(sparse.key, f"{ramp.came_back} times a weight came back ({sparse.regrow})")
     return state
 
 
 def _train_quantized(state: State, step: Training, context: Context) -> State:
     """Train what stands behind the integers of a quantised model, and store what has come out."""
+    if step.penalties:
+        raise RecipeError(f"{type(step).__name__}: regularize= is for weights, which are integers now; train before")
     workload = context.workload
     captured = capture(state.model, state.example, None if workload is None else workload.dynamic_shapes)
     trainable = Trainable(captured, RULES[step.rounding])
@@ -46,7 +55,12 @@ def _train_quantized(state: State, step: Training, context: Context) -> State:
 
 
 def _trained(
-    model: nn.Module, state: State, step: Training, context: Context, hooks: Sequence[Hook] = ()
+    model: nn.Module,
+    state: State,
+    step: Training,
+    context: Context,
+    penalties: Sequence[Hook] = (),
+    ramps: Sequence[Hook] = (),
 ) -> TrainingLog:
     assert context.workload is not None
     return finetune(
@@ -54,7 +68,7 @@ def _trained(
         context.workload,
         step,
         teacher=_teacher(step, context),
-        hooks=(*([KeepMasks(state.masks)] if state.masks else []), *hooks),
+        hooks=(*penalties, *([KeepMasks(state.masks)] if state.masks else []), *ramps),
         seed=context.seed,
         resume_dir=context.resume_dir,
         progress=context.progress,

@@ -1,6 +1,6 @@
 """Save a training between two epochs, so that a killed run goes on as if nothing had happened."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from penjing.storage import (
     save_checkpoint,
     set_random_state,
 )
-from penjing.training.hooks import LoopState
+from penjing.training.hooks import Hook, LoopState
 from penjing.training.log import EpochRow
 from penjing.training.numerics import Numerics
 
@@ -37,7 +37,7 @@ class Record:
     trials: tuple[str, ...] = ()
 
 
-def save(path: Path, state: LoopState, record: Record, beside: nn.Module) -> None:
+def save(path: Path, state: LoopState, record: Record, beside: nn.Module, hooks: Sequence[Hook]) -> None:
     """Write everything that the loop needs to go on, whole or not at all; raises ArtifactError when the disk refuses.
 
     beside: what is trained with the model. The learning rate is missing, because it is a function of the step.
@@ -53,11 +53,12 @@ def save(path: Path, state: LoopState, record: Record, beside: nn.Module) -> Non
         "average": record.average,
         "moments": state.optimizer.state_dict()["state"],
         "random": get_random_state(),
+        "hooks": [hook.memory() for hook in hooks],
     }
     save_checkpoint(path, data=data)
 
 
-def resume(path: Path, state: LoopState, beside: nn.Module) -> Record:
+def resume(path: Path, state: LoopState, beside: nn.Module, hooks: Sequence[Hook]) -> Record:
     """Set model, optimizer and random generators to what `save` wrote; raises ArtifactError for a torn file."""
     data = load_checkpoint(path).data
     state.step = data["step"]
@@ -66,6 +67,8 @@ def resume(path: Path, state: LoopState, beside: nn.Module) -> Record:
     optimizer = state.optimizer
     optimizer.load_state_dict({"state": data["moments"], "param_groups": optimizer.state_dict()["param_groups"]})
     set_random_state(data["random"])
+    for hook, memory in zip(hooks, data["hooks"], strict=False):
+        hook.recall(state, memory)
     rows = [EpochRow(**row) for row in data["rows"]]
     return Record(rows, data["best"], data["average"], Numerics(**data["numerics"]), data["trials"])
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -50,6 +51,13 @@ class Hook:
 
     def after_epoch(self, state: LoopState) -> None:
         """Run when the epoch is evaluated, logged and saved."""
+
+    def memory(self) -> dict[str, Any]:
+        """What is saved with each epoch, so that an interrupted training goes on: tensors and plain values by name."""
+        return {}
+
+    def recall(self, state: LoopState, memory: dict[str, Any]) -> None:
+        """Take up what `memory` gave, after `before_training`; tensors come on the CPU."""
 
 
 class KeepMasks(Hook):

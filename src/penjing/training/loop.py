@@ -99,7 +99,7 @@ def finetune(
             hook.before_training(state)
         resumed_from = None
         if path is not None and team.ask(path.exists):
-            record = resume(path, state, objective.lessons.projections)
+            record = resume(path, state, objective.lessons.projections, hooks)
             resumed_from = record.rows[-1].epoch
         else:
             record = _begun(state, course)
@@ -117,7 +117,7 @@ def finetune(
                         averaged = record.average if record.rows[-1].averaged else None
                         record.best = copy_of(averaged or tensors_of(model))
                     if path is not None and team.leads:
-                        save(path, state, record, objective.lessons.projections)
+                        save(path, state, record, objective.lessons.projections, hooks)
                     for hook in hooks:
                         hook.after_epoch(state)
         finally:

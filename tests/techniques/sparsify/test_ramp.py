@@ -76,7 +76,7 @@ def test_sparsity_follows_the_schedule_step_by_step(workload: pj.Workload, monke
         made.append(Watched(*args))
         return made[-1]
 
-    monkeypatch.setattr("penjing.techniques.recover.Ramp", watched)
+    monkeypatch.setattr("penjing.techniques.recover.ramp_of", watched)
     step = pj.Sparsify(0.8, schedule="cubic", begin=0.25, end=0.75, frequency=1)
     apply(workload, [step, pj.Finetune(epochs=4, distill=False, precision="fp32")], seed=1)
     (ramp,) = made

@@ -51,6 +51,19 @@ def test_the_example_of_the_torch_tutorial_on_resnet18() -> None:
     assert_same_masks(sparsify(model, Sparsify(0.2, parameters=pairs(model))), theirs)
 
 
+@pytest.mark.parametrize("scope", ["global", "local"])
+def test_random_masks_are_those_of_torch(scope: str) -> None:
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Flatten(), nn.Linear(8, 5))
+    theirs = copy.deepcopy(model)
+    torch.manual_seed(3)
+    if scope == "global":
+        prune.global_unstructured(pairs(theirs), pruning_method=prune.RandomUnstructured, amount=0.3)
+    else:
+        for module, name in pairs(theirs):
+            prune.random_unstructured(module, name, amount=0.3)
+    assert_same_masks(sparsify(model, Sparsify(0.3, score="random", scope=scope)), theirs)
+
+
 shapes = st.lists(st.tuples(st.integers(1, 6), st.integers(1, 6)), min_size=1, max_size=4)
 amounts = st.one_of(st.floats(0, 0.99), st.integers(0, 1))
 

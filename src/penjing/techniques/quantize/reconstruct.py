@@ -185,18 +185,18 @@ def _call(machine: fx.Interpreter, node: fx.Node, read: Any) -> Any:
 
 
 class _Soft:
-    """A weight between two steps of its grid, both learnt."""
+    """A weight between two steps of its grid, which of the two is learnt; zeros stay zero."""
 
     def __init__(self, weight: Tensor, found: Stored) -> None:
         self._shape, self._found = weight.shape, found
         self._scale, self._zero = found.scale.float(), found.zero.float()
         real = weight.detach().float().flatten(1) / self._scale
-        self._floor = real.floor()
+        self._floor, self._open = real.floor(), real != 0
         rest = (real - self._floor).clamp(0.01, 0.99)
         self.v = (-torch.log(1.2 / (rest + 0.1) - 1)).requires_grad_()
 
     def _up(self) -> Tensor:
-        return (1.2 * torch.sigmoid(self.v) - 0.1).clamp(0, 1)
+        return (1.2 * torch.sigmoid(self.v) - 0.1).clamp(0, 1) * self._open
 
     def weight(self) -> Tensor:
         steps = (self._floor + self._up() + self._zero).clamp(*self._found.limits)

@@ -40,7 +40,7 @@ def best_rounding(
     target = weight.float().reshape(len(fitted.energy), -1, weight.shape[1])
     starts = chain([target], (_regained(target, fitted, ridge) for ridge in RIDGES))
     start = min(starts, key=lambda real: judged.error(weight, real.reshape(weight.shape)))
-    rounded = gptq(start, scale, zero, limits, fitted.energy).reshape(weight.shape)
+    rounded = gptq(start, scale, zero, limits, fitted.energy, closed=target == 0).reshape(weight.shape)
     errors = [judged.error(weight, (steps.double() - zero) * scale) for steps in (nearest, rounded)]
     return rounded if errors[1] < errors[0] else nearest
 
@@ -54,10 +54,15 @@ def _regained(weight: Tensor, seen: Moments, ridge: float) -> Tensor:
     return weight + torch.cholesky_solve((weight @ seen.lost).mT, factor).mT
 
 
-def gptq(weight: Tensor, scale: Tensor, zero: Tensor, limits: tuple[int, int], energy: Tensor) -> Tensor:
+def gptq(
+    weight: Tensor, scale: Tensor, zero: Tensor, limits: tuple[int, int], energy: Tensor, *, closed: Tensor
+) -> Tensor:
     """Integers for a weight [groups, outputs, n] on the grid (q - zero) * scale; energy: [groups, n, n], in any unit.
 
-    >>> gptq(torch.eye(4)[None], torch.full((4, 4), 0.5), torch.zeros(4, 4), (-127, 127), torch.eye(4)[None])[0, 0]
+    closed: bool of the weight's shape, the weights that stay zero, for which the others pay as for any rounding.
+
+    >>> eye = torch.eye(4)[None]
+    >>> gptq(eye, torch.full((4, 4), 0.5), torch.zeros(4, 4), (-127, 127), eye, closed=eye == 0)[0, 0]
     tensor([2., 0., 0., 0.])
     """
     order = energy.diagonal(dim1=1, dim2=2).argsort(1, descending=True)
@@ -66,7 +71,7 @@ def gptq(weight: Tensor, scale: Tensor, zero: Tensor, limits: tuple[int, int], e
     factor = torch.linalg.cholesky(_raised(ordered.double(), DAMP))
     factor = torch.linalg.cholesky(torch.cholesky_inverse(factor), upper=True).to(weight.dtype)
     sizes, zeros = (each.to(weight.dtype).reshape(weight.shape).gather(2, columns) for each in (scale, zero))
-    rounded = _sweep(weight.gather(2, columns), sizes, zeros, limits, factor)
+    rounded = _sweep(weight.gather(2, columns), sizes, zeros, limits, factor, closed.gather(2, columns))
     return torch.empty_like(rounded).scatter_(2, columns, rounded)
 
 
@@ -87,7 +92,9 @@ def _raised(matrices: Tensor, share: float) -> Tensor:
     return found
 
 
-def _sweep(weight: Tensor, scale: Tensor, zero: Tensor, limits: tuple[int, int], factor: Tensor) -> Tensor:
+def _sweep(
+    weight: Tensor, scale: Tensor, zero: Tensor, limits: tuple[int, int], factor: Tensor, closed: Tensor
+) -> Tensor:
     """Round the columns of [groups, outputs, n] in turn, each paying for those before it, in blocks of 64."""
     weight, steps = weight.clone(), torch.empty_like(weight)
     width = weight.shape[2]
@@ -95,7 +102,8 @@ def _sweep(weight: Tensor, scale: Tensor, zero: Tensor, limits: tuple[int, int],
         end = min(start + 64, width)
         errors = weight.new_empty(*weight.shape[:2], end - start)
         for j in range(start, end):
-            steps[..., j] = (torch.round(weight[..., j] / scale[..., j]) + zero[..., j]).clamp_(*limits)
+            nearest = torch.round(weight[..., j] / scale[..., j]).masked_fill_(closed[..., j], 0)
+            steps[..., j] = (nearest + zero[..., j]).clamp_(*limits)
             real = (steps[..., j] - zero[..., j]) * scale[..., j]
             error = (weight[..., j] - real) / factor[:, j, j, None]
             errors[..., j - start] = error

@@ -21,17 +21,19 @@ from penjing.techniques.quantize.layers import int8_layers
 from penjing.techniques.quantize.pads import merge_pads
 from penjing.techniques.quantize.plan import Plan, choose_formats, make_plan
 from penjing.techniques.quantize.stages import stages_of
+from penjing.techniques.sparsify.torch_masks import take_torch_masks
 from penjing.techniques.state import Context, State
 
 
 def run(state: State, step: Quantize, context: Context) -> State:
-    """Quantise the model to the formats of the step; no label is looked at.
+    """Quantise the model to the formats of the step; no label is looked at, and weights that are zero stay zero.
 
     Ranges and roundings come from calibration data. What a stage is worth is seen on inputs that nothing is fitted to:
     those of the search split, or a quarter of the calibration data. Raises RecipeError for an unknown method or
     override, for a model of which nothing can be quantised, and where data are needed and there are none.
     """
     stages = stages_of(step.method)
+    state = replace(state, masks={**state.masks, **take_torch_masks(state.model)})
     captured = capture(
         state.model, state.example, None if context.workload is None else context.workload.dynamic_shapes
     )

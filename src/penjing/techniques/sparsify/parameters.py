@@ -1,6 +1,7 @@
 """Which tensors are meant: names, or (module, name) pairs as in torch.nn.utils.prune, turned into parameter names."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import torch
 from torch import fx, nn
@@ -10,7 +11,10 @@ from penjing.structure import GraphModel
 
 aten = torch.ops.aten
 
-WEIGHT_ATTRIBUTES: tuple[tuple[tuple[type[nn.Module], ...], tuple[str, ...]], ...] = (
+Attributes = tuple[tuple[tuple[type[nn.Module], ...], tuple[str, ...]], ...]
+"""Types of modules, and what tensors of theirs are meant."""
+
+WEIGHT_ATTRIBUTES: Attributes = (
     ((nn.modules.conv._ConvNd, nn.Linear), ("weight",)),
     ((nn.Bilinear,), ("weight",)),
     ((nn.MultiheadAttention,), ("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight")),
@@ -29,6 +33,11 @@ WEIGHT_OPERATORS = frozenset(
 )
 
 
+GAIN_ATTRIBUTES: Attributes = (((nn.modules.batchnorm._NormBase,), ("weight",)),)
+
+GAIN_OPERATORS = frozenset({aten.batch_norm.default})
+
+
 def weight_names(model: nn.Module) -> tuple[str, ...]:
     """Names of every convolution and linear weight, in the order of the model, a shared weight once.
 
@@ -37,13 +46,16 @@ def weight_names(model: nn.Module) -> tuple[str, ...]:
     >>> weight_names(nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Flatten(), nn.Linear(8, 2)))
     ('0.weight', '3.weight')
     """
-    names = list(_names_in_graph(model) if isinstance(model, fx.GraphModule | GraphModel) else _names_in_modules(model))
-    known = dict(model.named_parameters(remove_duplicate=False))
-    first: dict[int, str] = {}
-    for name in names:
-        if name in known:
-            first.setdefault(id(known[name]), name)
-    return tuple(first.values())
+    return _names(model, WEIGHT_ATTRIBUTES, WEIGHT_OPERATORS)
+
+
+def gain_names(model: nn.Module) -> tuple[str, ...]:
+    """Names of the gains of every batch norm that has some, as `weight_names` gives those of weights.
+
+    >>> gain_names(nn.Sequential(nn.Linear(1, 2), nn.BatchNorm1d(2), nn.BatchNorm1d(2, affine=False)))
+    ('1.weight',)
+    """
+    return _names(model, GAIN_ATTRIBUTES, GAIN_OPERATORS)
 
 
 def parametrized_names(model: nn.Module) -> tuple[str, ...]:
@@ -51,7 +63,7 @@ def parametrized_names(model: nn.Module) -> tuple[str, ...]:
     known = dict(model.named_parameters(remove_duplicate=False))
     return tuple(
         name
-        for name in _names_in_modules(model)
+        for name in _names_in_modules(model, WEIGHT_ATTRIBUTES)
         if name not in known and nn.utils.parametrize.is_parametrized(*_owner(model, name))
     )
 
@@ -67,12 +79,11 @@ def resolve(
     if parameters is None:
         return weight_names(model)
     known = dict(model.named_parameters(remove_duplicate=False))
-    first: dict[int, str] = {}
-    for i, name in enumerate(plain_names(parameters, original)):
+    names = plain_names(parameters, original)
+    for i, name in enumerate(names):
         if name not in known:
             raise RecipeError(f"Sparsify: parameters[{i}]: the model has no parameter {name!r}; {_remedy(model, name)}")
-        first.setdefault(id(known[name]), name)
-    return tuple(first.values())
+    return _each_once(names, known)
 
 
 def plain_names(parameters: Iterable[str | tuple[nn.Module, str]], original: nn.Module) -> tuple[str, ...]:
@@ -109,16 +120,33 @@ def _remedy(model: nn.Module, name: str) -> str:
     return f"its weights are {', '.join(weight_names(model)) or 'none'}"
 
 
-def _names_in_modules(model: nn.Module) -> Iterable[str]:
+def _names(model: nn.Module, attributes: Attributes, operators: frozenset[Any]) -> tuple[str, ...]:
+    if isinstance(model, fx.GraphModule | GraphModel):
+        names = _names_in_graph(model, operators)
+    else:
+        names = _names_in_modules(model, attributes)
+    return _each_once(names, dict(model.named_parameters(remove_duplicate=False)))
+
+
+def _each_once(names: Iterable[str], known: Mapping[str, nn.Parameter]) -> tuple[str, ...]:
+    """The names that are known, a shared tensor by its first."""
+    first: dict[int, str] = {}
+    for name in names:
+        if name in known:
+            first.setdefault(id(known[name]), name)
+    return tuple(first.values())
+
+
+def _names_in_modules(model: nn.Module, attributes: Attributes) -> Iterable[str]:
     for path, module in model.named_modules():
-        for types, attributes in WEIGHT_ATTRIBUTES:
+        for types, names in attributes:
             if isinstance(module, types):
-                yield from (f"{path}.{attribute}" if path else attribute for attribute in attributes)
+                yield from (f"{path}.{name}" if path else name for name in names)
 
 
-def _names_in_graph(model: fx.GraphModule | GraphModel) -> Iterable[str]:
+def _names_in_graph(model: fx.GraphModule | GraphModel, operators: frozenset[Any]) -> Iterable[str]:
     for node in model.graph.nodes:
-        if node.target in WEIGHT_OPERATORS and isinstance(weight := node.args[1], fx.Node) and weight.op == "get_attr":
+        if node.target in operators and isinstance(weight := node.args[1], fx.Node) and weight.op == "get_attr":
             yield str(weight.target)
 
 

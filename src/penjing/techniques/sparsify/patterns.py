@@ -124,15 +124,26 @@ _UNITS: dict[str, Units] = {
 }
 
 
+def sum_per_unit(values: Tensor, units: Tensor) -> Tensor:
+    """The sum of the values of each unit, [units]; gradients pass.
+
+    >>> sum_per_unit(torch.tensor([[1.0, 3.0], [5.0, 7.0]]), torch.tensor([[0, 0], [1, 1]]))
+    tensor([ 4., 12.])
+    """
+    return values.new_zeros(_count(units)).index_add(0, units.flatten().to(values.device), values.flatten())
+
+
 def per_unit(values: Tensor, units: Tensor) -> Tensor:
     """The mean of the values of each unit, [units]: tensors whose units have other sizes compare.
 
     >>> per_unit(torch.tensor([[1.0, 3.0], [5.0, 7.0]]), torch.tensor([[0, 0], [1, 1]]))
     tensor([2., 6.])
     """
-    count = int(units.max()) + 1 if units.numel() else 0
-    if count == values.numel():
+    if _count(units) == values.numel():
         return values.flatten()  # as it is, bit for bit
-    flat = units.flatten().to(values.device)
-    total = torch.zeros(count, dtype=values.dtype, device=values.device).index_add_(0, flat, values.flatten())
-    return total / torch.bincount(flat, minlength=count)
+    sizes = torch.bincount(units.flatten().to(values.device), minlength=_count(units))
+    return sum_per_unit(values, units) / sizes
+
+
+def _count(units: Tensor) -> int:
+    return int(units.max()) + 1 if units.numel() else 0

@@ -21,10 +21,10 @@ from penjing.techniques.sparsify.scores import SCORES
 from penjing.techniques.sparsify.solve_layers import check_solvable, solve_layers
 from penjing.techniques.sparsify.torch_masks import take_torch_masks
 from penjing.techniques.state import Context, State
-from penjing.types import Solver, Spread
+from penjing.types import Regrow, Solver, Spread
 
 AMOUNT = 0.5
-_DRAWN = "random"  # a draw for each unit, whatever the weights
+_DRAWN = "random"  # a draw for each unit, whatever the weights; of single ones torch removes the highest draws
 
 
 def run(state: State, step: Sparsify, context: Context) -> State:
@@ -137,7 +137,9 @@ def _score_units(
     score = SCORES[step.score]
     found = {}
     for (name, weight), seen in zip(weights.items(), evidence, strict=True):
-        if step.score == _DRAWN and step.pattern != UNSTRUCTURED:
+        if step.score == _DRAWN and step.pattern == UNSTRUCTURED:
+            found[name] = -score(weight, seen).flatten()
+        elif step.score == _DRAWN:
             found[name] = score(weight.new_empty(int(units[name].max()) + 1), seen)
         else:
             found[name] = per_unit(score(weight, seen), units[name])
@@ -228,6 +230,11 @@ def _check(step: Sparsify) -> None:
             raise RecipeError(
                 f"Sparsify: score={step.score!r} is not gathered while a model trains; with a schedule use 'movement' "
                 "or one that looks at weights alone, such as 'l1'"
+            )
+        if step.regrow is Regrow.SPLICE and (SCORES[step.score].needs is Need.MOVEMENT or step.score == _DRAWN):
+            raise RecipeError(
+                f"Sparsify: regrow='splice' compares weights with two thresholds, not score={step.score!r}; use one "
+                "that looks at weights, such as 'l1'"
             )
     elif SCORES[step.score].needs is Need.MOVEMENT:
         raise RecipeError("Sparsify: score='movement' is seen in training alone; give schedule=, such as 'cubic'")
