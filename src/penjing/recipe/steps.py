@@ -380,7 +380,8 @@ class Finetune(Step):
     1e-3 for the adaptive ones. distill: learn from the original model's outputs (Hinton et al. 2015,
     arXiv:1503.02531) at `temperature`, mixed with the workload's loss by `distill_weight`. patience: epochs without a
     better search metric before it stops. precision "auto" uses bfloat16 autocast where it is measured to be faster.
-    regularize: penalties that are added to the loss, one or several.
+    regularize: penalties that are added to the loss, one or several. drop_filters: share of the filters of each
+    convolution that is left out at random in each step.
     """
 
     key: ClassVar[str] = "finetune"
@@ -397,11 +398,13 @@ class Finetune(Step):
     clip_norm: float | None = None
     precision: str = "auto"
     regularize: Regularize | tuple[Regularize, ...] = ()
+    drop_filters: float = 0.0
 
     def __post_init__(self) -> None:
         if not isinstance(self.regularize, Regularize):
             object.__setattr__(self, "regularize", tuple(self.regularize))
         _at_least("Finetune", "epochs", self.epochs, 0)
+        _fraction("Finetune", "drop_filters", self.drop_filters)
         if self.lr is not None and self.lr <= 0:
             raise RecipeError(f"Finetune: lr={self.lr!r} must be positive")
         if self.temperature <= 0:

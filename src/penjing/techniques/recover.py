@@ -4,6 +4,7 @@ from dataclasses import replace
 
 from penjing.errors import RecipeError
 from penjing.recipe import Finetune
+from penjing.techniques.regularize.drop_filters import dropping_filters
 from penjing.techniques.regularize.hook import Penalize
 from penjing.techniques.regularize.terms import terms_of
 from penjing.techniques.sparsify.regrow import ramp_of
@@ -18,16 +19,17 @@ def run(state: State, step: Finetune, context: Context) -> State:
         raise RecipeError("Finetune needs train data; pass a Workload with train=")
     scheduled = [(sparse, ramp_of(sparse, masks_at(state, sparse, context))) for sparse in state.ramps]
     penalties = [Penalize(each, terms_of(each, state.model, state.example)) for each in step.penalties]
-    log = finetune(
-        state.model,
-        context.workload,
-        step,
-        teacher=context.original if step.distill else None,
-        hooks=(*penalties, *([KeepMasks(state.masks)] if state.masks else []), *(ramp for _, ramp in scheduled)),
-        seed=context.seed,
-        resume_dir=context.resume_dir,
-        progress=context.progress,
-    )
+    with dropping_filters(state.model, step.drop_filters):
+        log = finetune(
+            state.model,
+            context.workload,
+            step,
+            teacher=context.original if step.distill else None,
+            hooks=(*penalties, *([KeepMasks(state.masks)] if state.masks else []), *(ramp for _, ramp in scheduled)),
+            seed=context.seed,
+            resume_dir=context.resume_dir,
+            progress=context.progress,
+        )
     state = replace(state, ramps=()).log(step.key, log.summary())
     for penalty in penalties:
         state = state.log(step.key, penalty.describe())
