@@ -14,7 +14,15 @@ from torch import Tensor, nn
 from penjing.errors import WorkloadError
 from penjing.recipe import Finetune
 from penjing.storage import get_random_state, set_random_state
-from penjing.training.checkpoint import Snapshot, checkpoint_path, copy_of, restore_moments, tensors_of, write_into
+from penjing.training.checkpoint import (
+    Snapshot,
+    checkpoint_path,
+    copy_of,
+    fitting,
+    restore_moments,
+    tensors_of,
+    write_into,
+)
 from penjing.training.hooks import Hook, LoopState
 from penjing.training.log import EpochRow, Progress, TrainingLog
 from penjing.training.losses import Objective
@@ -79,11 +87,11 @@ def finetune(
         if saved is not None:
             rows, best, numerics, trials = list(saved.rows), saved.best, saved.numerics, saved.trials
             state.step = saved.step
+            for hook, memory in zip(hooks, saved.hooks, strict=False):
+                hook.recall(state, memory)
             write_into(model, saved.model)
             restore_moments(optimizer, saved.moments)
             set_random_state(saved.random)
-            for hook, memory in zip(hooks, saved.hooks, strict=False):
-                hook.recall(state, memory)
         else:
             rows, best = [_evaluated(state, workload, hooks, None, time.perf_counter())], copy_of(model)
             numerics, trials = Numerics(), ()
@@ -102,6 +110,7 @@ def finetune(
                     model.train()
                     for hook in hooks:
                         hook.before_epoch(state)
+                    best = fitting(best, model)
                     losses: list[float] = []
                     for batch in itertools.islice(workload.train_batches(), min(per_epoch, total - state.step)):
                         _set_lr(state, peak_lr(step) * step_factor(state.step, total, step.warmup))
@@ -125,7 +134,7 @@ def finetune(
                         hook.after_epoch(state)
         finally:
             optimizer.zero_grad(set_to_none=True)
-            write_into(model, best)
+            write_into(model, fitting(best, model))
 
     return TrainingLog(
         rows=tuple(rows),
