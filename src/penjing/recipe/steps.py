@@ -202,6 +202,9 @@ class Sparsify(Step):
     that is lowest, and open as many by chance, or where gradients are largest. Formulas:
     `penjing.techniques.sparsify.regrow`.
 
+    cut: when a schedule has emptied whole units, they are cut out of the model, and the training goes on with the
+    smaller one; for "filters", "rows" and "channels".
+
     >>> Sparsify(0.2).explain()
     'sparsify(amount=0.2)'
     """
@@ -220,6 +223,7 @@ class Sparsify(Step):
     method: Solver | str = Solver.MAGNITUDE
     regrow: Regrow | str | None = None
     regrow_share: float = 0.3
+    cut: bool = False
 
     def __post_init__(self) -> None:
         if self.regrow is not None:
@@ -229,6 +233,11 @@ class Sparsify(Step):
                     f"Sparsify: regrow='{self.regrow}' opens masks while a model trains; give schedule=, such as "
                     "'constant' for the same sparsity all the time"
                 )
+        if self.cut and (self.schedule is None or self.pattern not in ("filters", "rows", "channels")):
+            raise RecipeError(
+                f"Sparsify: cut=True, pattern={self.pattern!r}, schedule={self.schedule!r}: what a schedule empties of "
+                "'filters', 'rows' or 'channels' can be cut out in training; else leave cut out, and see Lossless()"
+            )
         check_fraction("Sparsify", "regrow_share", self.regrow_share)
         if not 0 <= self.begin < self.end <= 1:
             raise RecipeError(

@@ -8,7 +8,7 @@ from torch import nn
 
 from penjing.errors import RecipeError
 from penjing.recipe.regularize import Regularize
-from penjing.recipe.step import Step, check_at_least, check_one_of
+from penjing.recipe.step import Step, check_at_least, check_fraction, check_one_of
 
 OPTIMIZERS = ("sgd", "adamw")
 PRECISIONS = ("auto", "fp32", "bf16")
@@ -37,7 +37,8 @@ class Training(Step):
     clipped and squashes weights, "dorefa" squashes them with the scales as they are, "wrpn" leaves all scales as they
     are, "ema" has those of activations follow moving averages. Formulas: `penjing.techniques.quantize.fake`.
 
-    regularize: penalties that are added to the loss, one or several.
+    regularize: penalties that are added to the loss, one or several. drop_filters: share of the filters of each
+    convolution that is left out at random in each step.
     """
 
     epochs: float = 1.0
@@ -56,12 +57,14 @@ class Training(Step):
     temperature: float = 4.0
     rounding: str = "lsq"
     regularize: Regularize | tuple[Regularize, ...] = ()
+    drop_filters: float = 0.0
 
     def __post_init__(self) -> None:
         me = type(self).__name__
         if not isinstance(self.regularize, Regularize):
             object.__setattr__(self, "regularize", tuple(self.regularize))
         check_at_least(me, "epochs", self.epochs, 0)
+        check_fraction(me, "drop_filters", self.drop_filters)
         if isinstance(self.lr, Mapping):
             object.__setattr__(self, "lr", dict(self.lr))
             if not self.lr:

@@ -12,10 +12,12 @@ from penjing.structure import capture
 from penjing.techniques.quantize.fake import RULES
 from penjing.techniques.quantize.layers import is_quantized
 from penjing.techniques.quantize.trainable import Trainable
+from penjing.techniques.regularize.drop_filters import dropping_filters
 from penjing.techniques.regularize.hook import Penalize
 from penjing.techniques.regularize.terms import terms_of
 from penjing.techniques.sparsify.regrow import ramp_of
 from penjing.techniques.sparsify.technique import masks_at, told
+from penjing.techniques.sparsify.thinning import Thin, thinned
 from penjing.techniques.state import Context, State
 from penjing.training import Hook, KeepMasks, TrainingLog, finetune
 
@@ -28,8 +30,17 @@ def run(state: State, step: Training, context: Context) -> State:
         return _train_quantized(state, step, context)
     scheduled = [(sparse, ramp_of(sparse, masks_at(state, sparse, context))) for sparse in state.ramps]
     penalties = [Penalize(each, terms_of(each, state.model, state.example)) for each in step.penalties]
-    log = _trained(state.model, state, step, context, penalties, [ramp for _, ramp in scheduled])
+    keep, ramps = KeepMasks(state.masks), [ramp for _, ramp in scheduled]
+    thin = [Thin(state, context, keep, ramps)] if any(sparse.cut for sparse in state.ramps) else []
+    if thin and (penalties or step.ema is not None):
+        raise RecipeError(
+            f"{type(step).__name__}: regularize= and ema= hold weights that Sparsify(cut=True) replaces; leave them out"
+        )
+    with dropping_filters(state.model, step.drop_filters):
+        log = _trained(state.model, step, context, (*penalties, keep, *ramps, *thin))
     state = _told(replace(state, ramps=()), step, log)
+    for each in thin:
+        state = thinned(state, each)
     for penalty in penalties:
         state = state.log(step.key, penalty.describe())
     for sparse, ramp in scheduled:
@@ -41,12 +52,14 @@ def run(state: State, step: Training, context: Context) -> State:
 
 def _train_quantized(state: State, step: Training, context: Context) -> State:
     """Train what stands behind the integers of a quantised model, and store what has come out."""
-    if step.penalties:
-        raise RecipeError(f"{type(step).__name__}: regularize= is for weights, which are integers now; train before")
+    if step.penalties or step.drop_filters:
+        raise RecipeError(
+            f"{type(step).__name__}: regularize= and drop_filters= are for floats; train so before Quantize"
+        )
     workload = context.workload
     captured = capture(state.model, state.example, None if workload is None else workload.dynamic_shapes)
     trainable = Trainable(captured, RULES[step.rounding])
-    log = _trained(trainable.model, state, step, context)
+    log = _trained(trainable.model, step, context, (KeepMasks(state.masks),))
     buffers = dict(state.model.named_buffers())
     with torch.no_grad():
         for name, value in trainable.stored().items():
@@ -54,21 +67,14 @@ def _train_quantized(state: State, step: Training, context: Context) -> State:
     return _told(state, step, log, f"quantised, rounding by {step.rounding}: ")
 
 
-def _trained(
-    model: nn.Module,
-    state: State,
-    step: Training,
-    context: Context,
-    penalties: Sequence[Hook] = (),
-    ramps: Sequence[Hook] = (),
-) -> TrainingLog:
+def _trained(model: nn.Module, step: Training, context: Context, hooks: Sequence[Hook]) -> TrainingLog:
     assert context.workload is not None
     return finetune(
         model,
         context.workload,
         step,
         teacher=_teacher(step, context),
-        hooks=(*penalties, *([KeepMasks(state.masks)] if state.masks else []), *ramps),
+        hooks=hooks,
         seed=context.seed,
         resume_dir=context.resume_dir,
         progress=context.progress,

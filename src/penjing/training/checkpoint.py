@@ -62,13 +62,13 @@ def resume(path: Path, state: LoopState, beside: nn.Module, hooks: Sequence[Hook
     """Set model, optimizer and random generators to what `save` wrote; raises ArtifactError for a torn file."""
     data = load_checkpoint(path).data
     state.step = data["step"]
+    for hook, memory in zip(hooks, data["hooks"], strict=False):  # one may cut the model to what was saved
+        hook.recall(state, memory)
     write_into(state.model, data["model"])
     write_into(beside, data["beside"])
     optimizer = state.optimizer
     optimizer.load_state_dict({"state": data["moments"], "param_groups": optimizer.state_dict()["param_groups"]})
     set_random_state(data["random"])
-    for hook, memory in zip(hooks, data["hooks"], strict=False):
-        hook.recall(state, memory)
     rows = [EpochRow(**row) for row in data["rows"]]
     return Record(rows, data["best"], data["average"], Numerics(**data["numerics"]), data["trials"])
 
@@ -94,6 +94,13 @@ def checkpoint_path(
 def tensors_of(model: nn.Module) -> Tensors:
     """Give the live parameters and buffers by their names in the state_dict."""
     return {name: value for name, value in model.state_dict().items() if isinstance(value, Tensor)}
+
+
+def fitting(best: Tensors, model: nn.Module) -> Tensors:
+    """Give the best weights, or those of now where a hook has cut the model, whose function stayed what it was."""
+    live = tensors_of(model)
+    whole = all(tensor.shape == live[name].shape for name, tensor in best.items())
+    return best if whole else copy_of(live)
 
 
 def copy_of(tensors: Mapping[str, Tensor]) -> Tensors:

@@ -38,7 +38,7 @@ class Hook:
         """Run once, before the model is first evaluated, on a resumed run too."""
 
     def before_epoch(self, state: LoopState) -> None:
-        """Run before the first batch of an epoch."""
+        """Run before the first batch of an epoch; it may cut the model in place, if the optimizer is remapped."""
 
     def before_step(self, state: LoopState) -> None:
         """Run before the forward pass; the learning rate is set."""
@@ -57,7 +57,10 @@ class Hook:
         return {}
 
     def recall(self, state: LoopState, memory: dict[str, Any]) -> None:
-        """Take up what `memory` gave, after `before_training`; tensors come on the CPU."""
+        """Take up what `memory` gave, after `before_training` and before weights and moments are read back.
+
+        Tensors come on the CPU.
+        """
 
 
 class KeepMasks(Hook):

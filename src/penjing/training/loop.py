@@ -15,7 +15,16 @@ from torch import Tensor, nn
 from penjing.errors import WorkloadError
 from penjing.recipe import Training
 from penjing.training.averaging import update_average
-from penjing.training.checkpoint import Record, checkpoint_path, copy_of, resume, save, tensors_of, write_into
+from penjing.training.checkpoint import (
+    Record,
+    checkpoint_path,
+    copy_of,
+    fitting,
+    resume,
+    save,
+    tensors_of,
+    write_into,
+)
 from penjing.training.evaluation import evaluated, with_new_norms
 from penjing.training.hooks import Hook, LoopState
 from penjing.training.log import Progress, TrainingLog
@@ -122,7 +131,7 @@ def finetune(
                         hook.after_epoch(state)
         finally:
             optimizer.zero_grad(set_to_none=True)
-            write_into(model, record.best)
+            write_into(model, fitting(record.best, model))
         best = best_epoch(record.rows, direction)
         norms = None
         if step.reestimate_norms:
@@ -165,6 +174,7 @@ def _one_epoch(state: LoopState, course: _Course, record: Record) -> float:
     state.model.train()
     for hook in course.hooks:
         hook.before_epoch(state)
+    record.best = fitting(record.best, state.model)
     losses: list[float] = []
     left = min(workload.train_steps, state.total_steps - state.step)
     for batch in itertools.islice(workload.train_batches(), left):

@@ -167,6 +167,12 @@ def test_floats_of_few_bits_are_refused(workload: pj.Workload) -> None:
         pj.apply(workload, [pj.Quantize("fp8"), pj.Finetune()])
 
 
+@pytest.mark.parametrize("more", [{"regularize": pj.Regularize("l1")}, {"drop_filters": 0.1}])
+def test_what_is_for_floats_is_refused(workload: pj.Workload, more: dict[str, object]) -> None:
+    with pytest.raises(RecipeError, match="are for floats; train so before Quantize"):
+        pj.apply(workload, [pj.Quantize("int8", "minmax"), pj.Finetune(**more)])  # type: ignore[arg-type]
+
+
 def test_only_training_may_follow(workload: pj.Workload) -> None:
     check(Recipe([pj.Quantize(), pj.Finetune()]), workload)
     with pytest.raises(RecipeError, match="step 1 \\(sparsify\\) comes after quantize, which only training may follow"):
