@@ -524,6 +524,36 @@ def parity(data: dict[str, Any]) -> list[str]:
     ]
 
 
+def weight_forms(data: dict[str, Any]) -> list[str]:
+    counts = list(next(iter(data["forms"].values())))
+    lines = [f"| form | {' | '.join('1 row' if n == '1' else f'{n} rows' for n in counts)} |"]
+    lines.append("|---|" + "---|" * len(counts))
+    lines += [f"| {name} | {' | '.join(ratio(row[n]) for n in counts)} |" for name, row in data["forms"].items()]
+    return [
+        f"How many times faster than float32 a linear of {data['inputs']} to {data['outputs']} is, in ONNX Runtime "
+        f"{data['onnxruntime']}. Blocks are of 32 inputs. The first row is the float linear beside itself.",
+        "",
+        *lines,
+    ]
+
+
+def products(data: dict[str, Any]) -> list[str]:
+    rows = ["| attention | runtime | faster than float32 | than with int8 linears alone | error, % | of those |"]
+    rows.append("|---|---|---|---|---|---|")
+    for row in data["rows"]:
+        faster = " | ".join(ratio(row["faster"][name]) for name in ("float32", "linears in int8"))
+        lost = [100 * row["error"][name] for name in ("products in int8 too", "linears in int8")]
+        rows.append(
+            f"| {row['width']} wide, {row['heads']} heads, {row['tokens']} tokens | {row['runtime']} | {faster} | "
+            f"{lost[0]:.2f} | {lost[1]:.2f} |"
+        )
+    return [
+        "One layer of attention in int8, its products too, one sample. Error: of the outputs, of their norm.",
+        "",
+        *rows,
+    ]
+
+
 def verdict_size(_: dict[str, Any]) -> list[str]:
     return ["See [the design of the verdict](design/002-verdict.md)."]
 
@@ -546,6 +576,8 @@ SECTIONS: dict[str, tuple[str, Callable[[dict[str, Any]], list[str]]]] = {
     "quantize_resnet20": ("ResNet-20 in eight and four bits without training", quantize_resnet20),
     "k_sparse": ("The k-sparse problem, and sparsity without training", k_sparse),
     "quantize_silero": ("A recurrent detector of speech in int8 beside its peers", quantize_silero),
+    "weight_forms": ("Forms of a quantised linear", weight_forms),
+    "products": ("Products of two activations in int8", products),
     "parity": ("Simulation and runtime", parity),
     "import_time": ("Import time", import_time),
     "profile_speed": ("Profile", profile_speed),

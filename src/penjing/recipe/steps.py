@@ -304,6 +304,9 @@ class Quantize(Step):
     of four bits in int8 arithmetic. "w8", "w4", "w4-g32", "w4-g64", "w4-g128", "fp16", "bf16" and "fp8" store weights
     alone, per output channel or per group of so many inputs, and compute in float.
 
+    products: whether products of two activations, such as the two of attention, run in int8 as well; they have no name
+    that an override could say. For static schemes alone.
+
     overrides: names or patterns of modules -> the name of another scheme, or "float"; the first that matches holds.
 
     method: how ranges and roundings are found, one name or several, each for its stage: balance weights against
@@ -321,8 +324,14 @@ class Quantize(Step):
     scheme: Scheme | str = "int8"
     method: str | tuple[str, ...] = "auto"
     overrides: dict[str, Scheme | str] = field(default_factory=dict)
+    products: bool = False
 
     def __post_init__(self) -> None:
+        if self.products and not scheme_of(self.scheme, "Quantize: scheme").is_static:
+            raise RecipeError(
+                f"Quantize: products=True needs ranges from calibration, which scheme={self.scheme!r} has none of; use "
+                "'int8', or leave products out"
+            )
         scheme_of(self.scheme, "Quantize: scheme")
         for pattern, value in self.overrides.items():
             if value != FLOAT:

@@ -66,7 +66,7 @@ class Fitting:
         """Observe once, and take the ranges of the best observer."""
         tried = self._candidates(self._module, self._plan, observers)
         best = self._best(tried)
-        if not self._plan.stored:
+        if not self._plan.observed:
             self.rows.append(
                 f"weights to the nearest: outputs {best.decibel:.1f} dB above their error on {self._data.where}"
             )
@@ -85,9 +85,9 @@ class Fitting:
 
     def _candidates(self, module: fx.GraphModule, plan: Plan, observers: Sequence[str]) -> list[Fitted]:
         """Observe once, and quantise with the ranges of each observer."""
-        if not plan.stored:
+        if not plan.observed:
             return [self._glanced(module, plan, {}, "")]
-        histograms = observe(module, set(plan.stored.values()), self._data.seen)
+        histograms = observe(module, plan.observed, self._data.seen)
         if "fisher" in observers:
             histograms = weigh(module, histograms, self._data.few)
 

@@ -15,6 +15,7 @@ from penjing.techniques.quantize.params import (
     quantize_channels,
 )
 from penjing.techniques.quantize.plan import Plan
+from penjing.techniques.quantize.products import operand_params
 from penjing.techniques.quantize.weights import quantize, weight_params
 
 CLIP = torch.ops.penjing.clip_steps.default
@@ -32,6 +33,7 @@ def insert(module: fx.GraphModule, plan: Plan, ranges: Mapping[str, tuple[float,
     device = next((p.device for p in module.parameters()), torch.device("cpu"))
     bits = {name: plan.bits.get(name, 8) for name in sorted(set(plan.stored.values()))}
     params = {name: _on(device, activation_params(*ranges[name], bits[name])) for name in bits}
+    operands = {name: _on(device, operand_params(*ranges[name])) for name in sorted(plan.operands)}
     integer = plan.layers | plan.operators
     pack_weights(quantized, plan.formats.packed, plan.layers)
     nodes = {node.name: node for node in quantized.graph.nodes}
@@ -46,6 +48,8 @@ def insert(module: fx.GraphModule, plan: Plan, ranges: Mapping[str, tuple[float,
             plan.formats.static[name].weight,
         )
     readers = {name: _params_nodes(quantized, nodes[name], values) for name, values in params.items()}
+    for name in sorted(plan.formats.products):
+        _store_operands(quantized, nodes[name], operands)
     for name, owner in plan.stored.items():
         _store(quantized, nodes[name], readers[owner], bits[owner], name in integer, integer)
     return without_unread(quantized)
@@ -115,3 +119,15 @@ def _store(
     value.meta["val"] = node.meta["val"]
     own = (inside, stored)
     node.replace_all_uses_with(value, lambda user: user not in own and (made_by_int8 or user.name in integer))
+
+
+def _store_operands(module: fx.GraphModule, product: fx.Node, params: Mapping[str, QuantParams]) -> None:
+    """Round what a product of two activations reads, for it alone."""
+    for operand in product.all_input_nodes:
+        name = f"activations.{operand.name}_for_{product.name}"
+        with module.graph.inserting_before(product):
+            scale = put(module, f"{name}_scale", params[operand.name].scale)
+            zero_point = put(module, f"{name}_zero_point", params[operand.name].zero_point)
+            stored = module.graph.call_function(QUANTIZE, (operand, scale, zero_point, WHOLE))
+            value = module.graph.call_function(DEQUANTIZE, (stored, scale, zero_point, WHOLE))
+        product.replace_input_with(operand, value)
