@@ -93,7 +93,7 @@ def test_products_stay_in_float_unless_they_are_asked_for() -> None:
 def test_all_stages_of_a_method_take_products() -> None:
     torch.manual_seed(0)
     outcome, x = quantized(Attention().eval(), method="auto")
-    assert any("bias correction" in row.what for row in outcome.log)
+    assert any("weights rounded by gptq" in row.what for row in outcome.log)
     assert parity(outcome, x).passed
 
 
