@@ -189,6 +189,81 @@ def quantize_minilm(data: dict[str, Any]) -> list[str]:
     ]
 
 
+def k_sparse(data: dict[str, Any]) -> list[str]:
+    parts: dict[str, Callable[[dict[str, Any]], list[str]]] = {
+        "resnet20": _sparse_resnet20,
+        "minilm": lambda rows: _sparse_minilm(rows, data),
+        "layers": _sparse_layers,
+        "large": _sparse_large,
+    }
+    return [
+        line for name, lines in parts.items() if name in data["parts"] for line in (*lines(data["parts"][name]), "")
+    ]
+
+
+def _sparse_resnet20(rows: dict[str, Any]) -> list[str]:
+    return [
+        "Whole models, no training and no label. ResNet-20 on Fashion-MNIST, the file in ONNX Runtime on 10,000 test "
+        "images:",
+        "",
+        "| weights | accuracy, % | processor seconds |",
+        "|---|---|---|",
+        *(f"| {name} | {100 * r['accuracy']:.2f} | {r['cpu_seconds']:.0f} |" for name, r in rows.items()),
+    ]
+
+
+def _sparse_minilm(rows: dict[str, Any], data: dict[str, Any]) -> list[str]:
+    return [
+        f"MiniLM, its linear layers, calibrated on {data['calibration']} sentences of another kind; "
+        f"{data['sentences']:,} sentences beside the dense encoder:",
+        "",
+        "| weights | same nearest sentence, % | cosine, mean and least | processor seconds |",
+        "|---|---|---|---|",
+        *(
+            f"| {name} | {100 * r['nearest']:.1f} | {r['cosine']['mean']:.4f}, {r['cosine']['min']:.3f} | "
+            f"{r['cpu_seconds']:.0f} |"
+            for name, r in rows.items()
+        ),
+    ]
+
+
+def _sparse_layers(found: dict[str, Any]) -> list[str]:
+    layers = found["whole"]
+    methods = list(dict.fromkeys(method for row in layers for method in row["errors"]))
+    lines = [
+        "Single layers: error ||XW - XW'||^2 as a share of ||XW||^2 for SparseGPT, as a multiple of SparseGPT's for "
+        "the others; the bound is what no answer can go below.",
+        "",
+        f"| layer | weights left | sparsegpt, % | {' | '.join(m for m in methods if m != 'sparsegpt')} | bound |",
+        "|---" * (len(methods) + 3) + "|",
+    ]
+    for row in layers:
+        base = row["errors"]["sparsegpt"]
+        cells = [f"{row['errors'][m] / base:.3f}" if m in row["errors"] else "-" for m in methods if m != "sparsegpt"]
+        bound = "-" if row["bound"] is None else f"{row['bound'] / base:.3f}"
+        shape = "x".join(map(str, row["shape"]))
+        lines.append(
+            f"| {row['layer']}, {shape} | {row['density']:.0%} | {100 * base:.3g} | {' | '.join(cells)} | {bound} |"
+        )
+    densities = sorted({row["density"] for row in layers}, reverse=True)
+    lines += ["", "Small layers (14 of the inputs of each), error as a multiple of the optimum, mean and largest:", ""]
+    lines += ["| weights left | " + " | ".join(methods) + " |", "|---" * (len(methods) + 1) + "|"]
+    for density in densities:
+        rows = [row["times_the_optimum"] for row in found["small"] if row["density"] == density]
+        cells = [f"{sum(r[m] for r in rows) / len(rows):.3f}, {max(r[m] for r in rows):.3f}" for m in methods]
+        lines.append(f"| {density:.0%} | {' | '.join(cells)} |")
+    return lines
+
+
+def _sparse_large(large: dict[str, Any]) -> list[str]:
+    return [
+        f"A random layer of {large['inputs']:,} inputs and outputs at 50 % with {large['samples']:,} rows: "
+        f"{large['cpu_seconds']:.0f} seconds of the processor on {large['threads']} threads "
+        f"({large['wall_seconds']:.0f} s on a shared machine), memory grows by {large['memory_layers']:.1f} times the "
+        f"layer, error {large['error'] / large['sparsegpt_error']:.2f} times SparseGPT's.",
+    ]
+
+
 def quantize_silero(data: dict[str, Any]) -> list[str]:
     columns = ["largest error of the probability", "rms", "same decision, %", "faster than float32, a frame"]
 
@@ -449,6 +524,36 @@ def parity(data: dict[str, Any]) -> list[str]:
     ]
 
 
+def weight_forms(data: dict[str, Any]) -> list[str]:
+    counts = list(next(iter(data["forms"].values())))
+    lines = [f"| form | {' | '.join('1 row' if n == '1' else f'{n} rows' for n in counts)} |"]
+    lines.append("|---|" + "---|" * len(counts))
+    lines += [f"| {name} | {' | '.join(ratio(row[n]) for n in counts)} |" for name, row in data["forms"].items()]
+    return [
+        f"How many times faster than float32 a linear of {data['inputs']} to {data['outputs']} is, in ONNX Runtime "
+        f"{data['onnxruntime']}. Blocks are of 32 inputs. The first row is the float linear beside itself.",
+        "",
+        *lines,
+    ]
+
+
+def products(data: dict[str, Any]) -> list[str]:
+    rows = ["| attention | runtime | faster than float32 | than with int8 linears alone | error, % | of those |"]
+    rows.append("|---|---|---|---|---|---|")
+    for row in data["rows"]:
+        faster = " | ".join(ratio(row["faster"][name]) for name in ("float32", "linears in int8"))
+        lost = [100 * row["error"][name] for name in ("products in int8 too", "linears in int8")]
+        rows.append(
+            f"| {row['width']} wide, {row['heads']} heads, {row['tokens']} tokens | {row['runtime']} | {faster} | "
+            f"{lost[0]:.2f} | {lost[1]:.2f} |"
+        )
+    return [
+        "One layer of attention in int8, its products too, one sample. Error: of the outputs, of their norm.",
+        "",
+        *rows,
+    ]
+
+
 def verdict_size(_: dict[str, Any]) -> list[str]:
     return ["See [the design of the verdict](design/002-verdict.md)."]
 
@@ -469,7 +574,10 @@ SECTIONS: dict[str, tuple[str, Callable[[dict[str, Any]], list[str]]]] = {
     "quantize_efficientnet": ("EfficientNet-Lite0 in int8 beside its peers", quantize_efficientnet),
     "quantize_minilm": ("A sentence encoder in int8 beside its peers", quantize_minilm),
     "quantize_resnet20": ("ResNet-20 in eight and four bits without training", quantize_resnet20),
+    "k_sparse": ("The k-sparse problem, and sparsity without training", k_sparse),
     "quantize_silero": ("A recurrent detector of speech in int8 beside its peers", quantize_silero),
+    "weight_forms": ("Forms of a quantised linear", weight_forms),
+    "products": ("Products of two activations in int8", products),
     "parity": ("Simulation and runtime", parity),
     "import_time": ("Import time", import_time),
     "profile_speed": ("Profile", profile_speed),

@@ -57,6 +57,18 @@ PROMISED: dict[str, dict[str, Any]] = {
         "tolerance": None,
     },
     "load": {"path": REQUIRED},
+    "mixed_precision": {
+        "workload": REQUIRED,
+        "contract": REQUIRED,
+        "*": None,
+        "scheme": "int8",
+        "runtime": "onnxruntime",
+        "options": None,
+        "method": "auto",
+        "trials": 8,
+        "seed": 0,
+        "progress": None,
+    },
     "parity": {
         "model": REQUIRED,
         "workload_or_inputs": REQUIRED,
@@ -65,7 +77,6 @@ PROMISED: dict[str, dict[str, Any]] = {
         "options": None,
         "dynamic_shapes": None,
         "batches": 4,
-        "split": "search",
     },
     "measure": {"artifact": REQUIRED, "example_inputs": REQUIRED, "*": None, "against": None},
     "judge": {"reference": REQUIRED, "candidate": REQUIRED, "workload": REQUIRED, "contract": REQUIRED},
@@ -114,6 +125,7 @@ PROMISED: dict[str, dict[str, Any]] = {
     },
     "Quantize": {"scheme": "int8", "method": "auto", "overrides": ...},
     "Finetune": {"epochs": 1, "lr": None, "distill": True},
+    "Distill": {"epochs": 1, "temperature": 4, "teacher": None, "losses": ..., "layers": None},
 }
 NAMES = {
     "profile": ["model", "example_inputs"],
@@ -161,7 +173,7 @@ def test_promised_signatures(name: str) -> None:
             assert found[parameter].default == default, parameter
     more = [parameter for parameter in found.values() if parameter.name not in order]
     assert all(parameter.default is not REQUIRED for parameter in more), "what was added may be left out"
-    if name not in ("Finetune", "Quantize"):
+    if name not in ("Distill", "Finetune", "Quantize"):
         assert list(found)[: len(order)] == order, "what was added comes last"
 
 

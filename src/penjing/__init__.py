@@ -20,10 +20,12 @@ if TYPE_CHECKING:
     from penjing.optimizing import deploy as deploy
     from penjing.optimizing import optimize as optimize
     from penjing.planning import Sensitivity as Sensitivity
+    from penjing.planning import mixed_precision as mixed_precision
     from penjing.planning import sensitivity as sensitivity
     from penjing.profiling import Profile as Profile
     from penjing.profiling import profile as profile
     from penjing.recipe import Contract as Contract
+    from penjing.recipe import Distill as Distill
     from penjing.recipe import DropBlocks as DropBlocks
     from penjing.recipe import Finetune as Finetune
     from penjing.recipe import Grid as Grid
@@ -49,6 +51,7 @@ if TYPE_CHECKING:
     from penjing.structure import remap_optimizer as remap_optimizer
     from penjing.techniques import Outcome as Outcome
     from penjing.techniques import restore as restore
+    from penjing.techniques import sparsity_hook as sparsity_hook
     from penjing.verdict import Verdict as Verdict
     from penjing.verdict import judge as judge
     from penjing.workload import Workload as Workload
@@ -62,10 +65,11 @@ _HOME = {
     "penjing.measuring": ("Latency", "measure"),
     "penjing.onnx_import": ("import_onnx",),
     "penjing.optimizing": ("Run", "apply", "deploy", "optimize"),
-    "penjing.planning": ("Sensitivity", "sensitivity"),
+    "penjing.planning": ("Sensitivity", "mixed_precision", "sensitivity"),
     "penjing.profiling": ("Profile", "profile"),
     "penjing.recipe": (
         "Contract",
+        "Distill",
         "DropBlocks",
         "Finetune",
         "Grid",
@@ -83,7 +87,7 @@ _HOME = {
     ),
     "penjing.runtimes": ("Artifact", "Parity", "Session", "export", "load", "parity"),
     "penjing.structure": ("Coupling", "couple", "remap_optimizer"),
-    "penjing.techniques": ("Outcome", "restore"),
+    "penjing.techniques": ("Outcome", "restore", "sparsity_hook"),
     "penjing.verdict": ("Verdict", "judge"),
     "penjing.workload": ("Workload", "accuracy", "dataset", "metrics", "without"),
 }

@@ -38,6 +38,16 @@ class Spread(StrEnum):
     THRESHOLD = "threshold"
 
 
+class Solver(StrEnum):
+    """How Sparsify finds what goes: by a score of weights, or by solving each layer on calibration data."""
+
+    MAGNITUDE = "magnitude"
+    AUTO = "auto"
+    SPARSEGPT = "sparsegpt"
+    OBS = "obs"
+    ADMM = "admm"
+
+
 class Regrow(StrEnum):
     """By what weights come back while a model becomes sparse: their stored values, chance, or gradients."""
 

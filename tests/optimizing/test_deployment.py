@@ -55,7 +55,7 @@ def test_choices_are_measured_and_the_fastest_certified_one_ships(workload: pj.W
 def test_what_loses_too_much_is_not_judged(
     workload: pj.Workload, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(deploy_module, "lost", lambda *arguments: 0.2)
+    monkeypatch.setattr(deploy_module, "value_drop", lambda *arguments: 0.2)
     found = deploy(workload, pj.Contract(0.05), tmp_path / "d", runtimes=["onnxruntime"], seconds=0.1)
     assert found.verdict is None
     assert found.best.manifest.options == found.reference.artifact.manifest.options

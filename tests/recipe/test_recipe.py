@@ -39,7 +39,13 @@ steps = st.one_of(
     ),
     st.builds(Quantize, overrides=st.sampled_from([{}, {"fc": "float"}])),
     st.builds(
-        Finetune, epochs=st.floats(0.25, 40), lr=st.sampled_from([None, 0.1]), patience=st.sampled_from([None, 3])
+        Finetune,
+        epochs=st.floats(0.25, 40),
+        lr=st.sampled_from([None, 0.1, {"fc*": 0.1, "*": 0.01}]),
+        patience=st.sampled_from([None, 3]),
+        schedule=st.sampled_from(["cosine", "multi_step"]),
+        milestones=st.sampled_from([(0.5, 0.75), (0.3,)]),
+        ema=st.sampled_from([None, 0.99]),
     ),
 )
 
@@ -79,6 +85,13 @@ def test_as_recipe_takes_a_step_a_list_or_a_recipe() -> None:
         (lambda: Sparsify(True), "amount=True must be a share"),
         (lambda: Quantize("int5"), "use one of int8, int8-tensor, int8-dynamic"),
         (lambda: Finetune(lr=0), "lr=0 must be positive"),
+        (lambda: Finetune(lr={}), "lr={} names no parameters"),
+        (lambda: Finetune(lr={"fc*": -1}), "lr['fc*']=-1 must be at least 0"),
+        (lambda: Finetune(layer_decay=2), "layer_decay=2 must lie in (0, 1]"),
+        (lambda: Finetune(ema=1.0), "ema=1.0 must lie in (0, 1)"),
+        (lambda: Finetune(milestones=(0.5, 1)), "milestones=(0.5, 1) must be shares"),
+        (lambda: Finetune(schedule="steps"), "schedule='steps' is unknown; use one of cosine, linear"),
+        (lambda: Finetune(temperature=0), "temperature=0 must be positive"),
         (lambda: Finetune(optimizer="lamb"), "use one of sgd, adamw"),
         (lambda: Finetune(distill_weight=2), "distill_weight=2 must lie in [0, 1]"),
         (lambda: Recipe(["prune"]), "step 0 of the recipe is 'prune'"),  # type: ignore[list-item]

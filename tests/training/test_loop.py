@@ -1,63 +1,21 @@
-from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from spirals import Spirals, network
 from torch import Tensor, fx, nn
 from torch.nn import functional
-from torch.utils.data import DataLoader, TensorDataset
 
 from penjing.errors import RecipeError, ShapeError, WorkloadError
 from penjing.recipe import Finetune
 from penjing.training import Hook, KeepMasks, LoopState, TrainingLog, finetune
 from penjing.training.log import EpochRow
-from penjing.training.loop import _out_of_patience
 from penjing.training.numerics import Numerics, Trial
 from penjing.training.schedules import step_factor
-from penjing.types import Direction, Split
+from penjing.training.selection import out_of_patience
+from penjing.types import Direction
 from penjing.workload import Batch
-
-
-class Spirals:
-    """A stand-in for a workload: two classes in the plane, told apart by a small network."""
-
-    training_step: Any = None
-
-    def __init__(
-        self, n: int = 96, batch_size: int = 16, shuffle: bool = False, loss: Any = functional.cross_entropy
-    ) -> None:
-        g = torch.Generator().manual_seed(0)
-        self.x = torch.randn(n, 2, generator=g)
-        self.y = (self.x[:, 0] * self.x[:, 1] > 0).long()
-        self.loader = DataLoader(TensorDataset(self.x, self.y), batch_size, shuffle=shuffle)
-        self.loss = loss
-        self.train_steps, self.device = len(self.loader), torch.device("cpu")
-        self.metric = SimpleNamespace(name="accuracy", direction=Direction.HIGHER)
-        self.values: list[float] | None = None
-
-    def select(self, outputs: Any) -> Any:
-        return outputs
-
-    def train_batches(self) -> Iterator[Batch]:
-        for x, y in self.loader:
-            yield Batch((x,), {}, y, raw=(x, y))
-
-    def evaluate(self, predict: nn.Module, split: Split = Split.SEARCH) -> tuple[Any, ...]:
-        assert split is Split.SEARCH
-        if self.values is not None:
-            return (SimpleNamespace(value=self.values.pop(0)),)
-        was = predict.training
-        with torch.no_grad():
-            right = predict.eval()(self.x).argmax(1) == self.y
-        predict.train(was)
-        return (SimpleNamespace(value=right.double().mean().item()),)
-
-
-def network(dropout: float = 0.0) -> nn.Sequential:
-    torch.manual_seed(1)
-    return nn.Sequential(nn.Linear(2, 32), nn.BatchNorm1d(32), nn.ReLU(), nn.Dropout(dropout), nn.Linear(32, 2))
 
 
 def run(model: nn.Module, workload: Any, step: Finetune, **settings: Any) -> TrainingLog:
@@ -94,7 +52,7 @@ def test_it_is_the_loop_one_would_write_by_hand(optimizer: str) -> None:
     twin.train()
     for i, (x, y) in enumerate([*workload.loader, *workload.loader]):
         for group in opt.param_groups:
-            group["lr"] = peak * step_factor(i, 12, 0.25)
+            group["lr"] = peak * step_factor(i, 12, step)
         opt.zero_grad()
         functional.cross_entropy(twin(x), y).backward()
         nn.utils.clip_grad_norm_(twin.parameters(), 0.5)
@@ -130,9 +88,9 @@ def test_early_stop() -> None:
 
 def test_patience_counts_from_the_first_of_equal_epochs() -> None:
     rows = [EpochRow(i, None, m, 0.0, 0.0) for i, m in enumerate((0.1, 0.5, 0.5))]
-    assert _out_of_patience(rows, Direction.HIGHER, 1)
-    assert not _out_of_patience(rows, Direction.HIGHER, 2)
-    assert not _out_of_patience(rows, Direction.HIGHER, None)
+    assert out_of_patience(rows, Direction.HIGHER, 1)
+    assert not out_of_patience(rows, Direction.HIGHER, 2)
+    assert not out_of_patience(rows, Direction.HIGHER, None)
 
 
 @pytest.mark.parametrize(("epochs", "steps", "rows"), [(0, 0, 1), (0.5, 3, 2), (1.5, 9, 3), (0.01, 1, 2)])

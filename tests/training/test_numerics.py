@@ -8,9 +8,9 @@ from torch import Tensor, nn
 from penjing.errors import WorkloadError
 from penjing.recipe import Finetune
 from penjing.training.numerics import Numerics, choose_numerics, layout
-from penjing.training.optimizers import build_optimizer, decay_groups
+from penjing.training.optimizers import build_optimizer, decays
 from penjing.training.randomness import isolated_randomness
-from penjing.training.schedules import step_factor, warmup_cosine
+from penjing.training.schedules import cosine, step_factor, warmed_up
 
 
 class Flat(nn.Module):
@@ -100,12 +100,12 @@ def test_a_seed_governs_its_block_alone() -> None:
 
 
 def test_warmup_is_linear_and_the_end_is_zero() -> None:
-    assert warmup_cosine(0.0, 0.1) == 0
-    assert warmup_cosine(0.05, 0.1) == pytest.approx(0.5)
-    assert warmup_cosine(0.1, 0.1) == 1
-    assert warmup_cosine(1.0, 0.1) == pytest.approx(0)
-    assert warmup_cosine(1.0, 1.0) == 1
-    factors = [step_factor(i, 50, 0.2) for i in range(50)]
+    assert warmed_up(0.0, cosine, 0.1) == 0
+    assert warmed_up(0.05, cosine, 0.1) == pytest.approx(0.5)
+    assert warmed_up(0.1, cosine, 0.1) == 1
+    assert warmed_up(1.0, cosine, 0.1) == pytest.approx(0)
+    assert warmed_up(1.0, cosine, 1.0) == 1
+    factors = [step_factor(i, 50, Finetune(warmup=0.2)) for i in range(50)]
     assert all(0 < f <= 1 for f in factors)
     assert factors[10:] == sorted(factors[10:], reverse=True)
 
@@ -114,11 +114,11 @@ def test_decay_spares_biases_norms_and_frozen_parameters_and_counts_ties_once() 
     model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.LayerNorm((2, 4)), nn.Linear(4, 4), nn.Linear(4, 4))
     model[4].weight = model[3].weight
     model[0].weight.requires_grad_(False)
-    decays, stays = decay_groups(model)
-    assert [tuple(p.shape) for p in decays] == [(4, 4)]
-    assert len(stays) == 1 + 2 + 2 + 2
+    found = decays(model)
+    assert [name for name, decays in found.items() if decays] == ["3.weight"]
+    assert len(found) == 1 + 1 + 2 + 2 + 2
     groups = build_optimizer(model, Finetune(weight_decay=0.1)).param_groups
-    assert [g["weight_decay"] for g in groups] == [0.1, 0.0]
+    assert {g["weight_decay"]: len(g["params"]) for g in groups} == {0.1: 1, 0.0: 7}
 
 
 def test_nothing_trainable() -> None:

@@ -12,7 +12,7 @@ from torch import nn
 
 from penjing._version import __version__
 from penjing.measuring import measure, memory
-from penjing.optimizing.figures import epoch_seconds, facts, layers, lost, relative
+from penjing.optimizing.figures import epoch_seconds, facts, layers, relative
 from penjing.optimizing.line import Line
 from penjing.optimizing.sealing import seal, seal_verdict
 from penjing.planning import (
@@ -36,7 +36,7 @@ from penjing.storage import atomic_folder, is_disk_full
 from penjing.structure import couple
 from penjing.techniques import TECHNIQUES, Outcome, apply
 from penjing.types import Split, Status
-from penjing.verdict import judge, terms_of
+from penjing.verdict import judge, terms_of, value_drop
 
 logger = logging.getLogger("penjing")
 
@@ -159,7 +159,8 @@ ACTIONS: Mapping[type[Action], Callable[[Line, Any], None]] = {
 
 def drop_of(line: Line, value: float) -> float:
     """Give what was lost against the baseline on the search split, in the contract's terms."""
-    return lost(float(line.last("baseline")["value"]), value, line.workload.metric, line.contract)
+    before, direction = float(line.last("baseline")["value"]), line.workload.metric.direction
+    return value_drop(before, value, direction, line.contract.relative)
 
 
 def _applied(line: Line, recipe: Recipe, scratch: Path) -> tuple[Outcome, Profile]:

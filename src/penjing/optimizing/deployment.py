@@ -16,14 +16,13 @@ from torch import nn
 
 from penjing.errors import PenjingError, RunError
 from penjing.measuring import Latency, measure
-from penjing.optimizing.figures import lost
 from penjing.optimizing.sealing import seal_verdict
 from penjing.recipe import Contract, Quantize
 from penjing.runtimes import RUNTIMES, Artifact, export, find_runtime, missing
 from penjing.techniques import apply
 from penjing.training import Progress
 from penjing.types import Split
-from penjing.verdict import Verdict, judge_in_order
+from penjing.verdict import Verdict, judge_in_order, value_drop
 from penjing.workload import Workload
 
 REFERENCE = "onnxruntime"
@@ -193,7 +192,7 @@ def _deployed(
         value = workload.evaluate(artifact.load(), Split.SEARCH)[0].value if workload.brings("search") else None
         drop = None
         if value is not None and reference is not None and reference.value is not None:
-            drop = lost(reference.value, value, workload.metric, contract)
+            drop = value_drop(reference.value, value, workload.metric.direction, contract.relative)
         return replace(choice, artifact=artifact, latency=latency, value=value, drop=drop)
     except PenjingError as problem:
         return replace(choice, why=f"{type(problem).__name__}: {problem}")

@@ -16,9 +16,9 @@ from penjing.recipe import Contract, Finetune
 from penjing.techniques.quantize import int8_layers
 from penjing.techniques.sparsify import copy_pruned
 from penjing.training import Hook, LoopState, finetune
-from penjing.types import Direction, Split
+from penjing.types import Split
 from penjing.verdict import power
-from penjing.workload import Metric, MetricKind, Workload
+from penjing.workload import MetricKind, Workload
 
 ASSUMED_DISCORDANCE = 0.05
 TIMED_STEPS = 16
@@ -119,9 +119,3 @@ def _power(line: Line) -> dict[str, Any]:
 def foretold(workload: Workload, contract: Contract) -> bool:
     """Whether the power of the certificate follows from its size and an assumed discordance alone."""
     return workload.metric.kind is MetricKind.BINARY and not contract.relative
-
-
-def lost(before: float, value: float, metric: Metric, contract: Contract) -> float:
-    """How much worse a value of a metric is than another, in the contract's terms; below 0 where it is better."""
-    drop = before - value if metric.direction is Direction.HIGHER else value - before
-    return drop / abs(before) if contract.relative and before else drop

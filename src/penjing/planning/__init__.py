@@ -1,6 +1,7 @@
 """What to try, and what to do next: pure functions of the workload's figures and of the journal."""
 
 from penjing.planning.candidates import candidates, objective, recovery_epochs, without_recovery
+from penjing.planning.mixed import MixedPrecision, mixed_precision
 from penjing.planning.plan import (
     Action,
     Baseline,
@@ -25,12 +26,14 @@ __all__ = [
     "Freeze",
     "Judge",
     "Lattice",
+    "MixedPrecision",
     "Point",
     "Probe",
     "Recover",
     "Sensitivity",
     "candidates",
     "finalists",
+    "mixed_precision",
     "objective",
     "plan",
     "recovery_epochs",

@@ -6,7 +6,7 @@ file, measured before any time goes into recovery.
 
 from collections.abc import Sequence
 
-from penjing.recipe import Contract, Finetune, PruneChannels, Quantize, Recipe, Step
+from penjing.recipe import Contract, Finetune, PruneChannels, Quantize, Recipe, Step, Training
 
 RATIOS = (0.5, 0.7, 0.3, 0.85)
 MULTIPLES = (16, 8)
@@ -51,7 +51,7 @@ def recovery_epochs(budget_s: float, epoch_s: float) -> float:
 
 def without_recovery(recipe: Recipe) -> Recipe:
     """Give the same recipe with its training left out: the same shapes and formats, at once."""
-    return Recipe([step for step in recipe if not isinstance(step, Finetune)])
+    return Recipe([step for step in recipe if not isinstance(step, Training)])
 
 
 def objective(contract: Contract) -> str:

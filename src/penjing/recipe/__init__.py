@@ -4,13 +4,16 @@ from penjing.recipe.contract import Contract, MaxDrop, MinValue, metric_name
 from penjing.recipe.recipe import Recipe, as_recipe
 from penjing.recipe.regularize import Regularize
 from penjing.recipe.schemes import SCHEMES, Grid, Scheme
-from penjing.recipe.steps import STEPS, DropBlocks, Finetune, Lossless, PruneChannels, Quantize, Rewind, Sparsify, Step
+from penjing.recipe.step import Step
+from penjing.recipe.steps import STEPS, DropBlocks, Lossless, PruneChannels, Quantize, Rewind, Sparsify
 from penjing.recipe.target import Target
+from penjing.recipe.training_steps import Distill, Finetune, Training
 
 __all__ = [
     "SCHEMES",
     "STEPS",
     "Contract",
+    "Distill",
     "DropBlocks",
     "Finetune",
     "Grid",
@@ -26,6 +29,7 @@ __all__ = [
     "Sparsify",
     "Step",
     "Target",
+    "Training",
     "as_recipe",
     "metric_name",
 ]

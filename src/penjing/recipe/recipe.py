@@ -7,9 +7,12 @@ from typing import Any
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
+from torch import nn
 
 from penjing.errors import RecipeError
-from penjing.recipe.steps import STEPS, Step
+from penjing.recipe.step import Step
+from penjing.recipe.steps import STEPS
+from penjing.recipe.training_steps import Distill
 
 SCHEMA = 1
 
@@ -90,6 +93,11 @@ def as_recipe(value: "Recipe | Step | Iterable[Step]") -> Recipe:
 
 def _plain(step: Step) -> dict[str, Any]:
     settings = step.settings()
+    if isinstance(step, Distill) and isinstance(step.teacher, nn.Module):
+        raise RecipeError(
+            f"{step.key}: teacher is a live {settings['teacher']}, which a file cannot hold; leave it out (then the "
+            "original teaches), or give it in Python after reading"
+        )
     for name, value in settings.items():
         if isinstance(value, list) and any(isinstance(item, tuple) for item in value):
             raise RecipeError(

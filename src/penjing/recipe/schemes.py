@@ -1,14 +1,16 @@
 """Number formats as data: which values a tensor may take, and how a layer's weights and activations are stored."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 from penjing.errors import RecipeError
 from penjing.types import Granularity, choose
 
 INTEGERS: Mapping[str, tuple[int, int]] = MappingProxyType(
-    {"int8": (-127, 127), "uint8": (0, 255), "int4": (-7, 7), "uint4": (0, 15)}
+    {"int8": (-127, 127), "uint8": (0, 255)}
+    | {f"int{n}": (1 - 2 ** (n - 1), 2 ** (n - 1) - 1) for n in (4, 3, 2)}
+    | {f"uint{n}": (0, 2**n - 1) for n in (4, 3, 2)}
 )
 """Integer types and the steps of them that are used; signed ones stay symmetric, so that -x is on the grid if x is."""
 
@@ -20,9 +22,9 @@ FLOATS = ("fp16", "bf16", "fp8")
 class Grid:
     """The values that a tensor may take: (q - zero_point) * scale for integers q, or the numbers of a float type.
 
-    type: "int8", "uint8", "int4", "uint4", "fp16", "bf16" or "fp8". symmetric: the zero point is the
-    middle of the type. granularity: one scale for the whole "tensor", for each index of the output "axis", or for each
-    "group" of so many inputs of an output.
+    type: "int8", "int4", "int3", "int2", the same with "uint", "fp16", "bf16" or "fp8". symmetric: the zero point is
+    the middle of the type. granularity: one scale for the whole "tensor", for each index of the output "axis", or for
+    each "group" of so many inputs of an output.
 
     >>> Grid("int4", granularity="group", group=32).limits
     (-7, 7)
@@ -83,15 +85,17 @@ class Scheme:
         if self.dynamic and self.activation is None:
             raise RecipeError("Scheme: dynamic=True needs activation=, the grid of the inputs")
         if self.activation is not None:
-            if self.activation != EIGHT_BIT_TENSOR:
+            known = [replace(EIGHT_BIT_TENSOR, type=f"uint{bits}") for bits in ((8,) if self.dynamic else (8, 4, 3, 2))]
+            if self.activation not in known:
                 raise RecipeError(
-                    f"Scheme: activation={self.activation}: no integer kernel takes it; use {EIGHT_BIT_TENSOR} or None"
+                    f"Scheme: activation={self.activation}: no integer kernel takes it; use {EIGHT_BIT_TENSOR}, the "
+                    "same with fewer bits where it is static, or None"
                 )
             weight = self.weight
-            if not (weight.type in ("int8", "int4") and weight.granularity is not Granularity.GROUP):
+            if not (weight.type.startswith("int") and weight.granularity is not Granularity.GROUP):
                 raise RecipeError(
-                    f"Scheme: weight={weight} with activations in eight bits: integer kernels take 'int8' or 'int4' "
-                    "per 'axis' or 'tensor'; use activation=None for other weights"
+                    f"Scheme: weight={weight} with activations in eight bits: integer kernels take 'int8', 'int4', "
+                    "'int3' or 'int2' per 'axis' or 'tensor'; use activation=None for other weights"
                 )
 
     @property
@@ -107,11 +111,12 @@ SCHEMES: Mapping[str, Scheme] = MappingProxyType(
         "int8": Scheme(Grid("int8"), EIGHT_BIT_TENSOR),
         "int8-tensor": Scheme(Grid("int8", granularity=Granularity.TENSOR), EIGHT_BIT_TENSOR),
         "int8-dynamic": Scheme(Grid("int8"), EIGHT_BIT_TENSOR, dynamic=True),
-        "w4a8": Scheme(Grid("int4"), EIGHT_BIT_TENSOR),
+        **{f"w{n}a8": Scheme(Grid(f"int{n}"), EIGHT_BIT_TENSOR) for n in (4, 3, 2)},
+        **{f"w{n}a{n}": Scheme(Grid(f"int{n}"), replace(EIGHT_BIT_TENSOR, type=f"uint{n}")) for n in (4, 3, 2)},
         "w8": Scheme(Grid("int8")),
         "w8-asymmetric": Scheme(Grid("uint8", symmetric=False)),
-        "w4": Scheme(Grid("int4")),
-        "w4-asymmetric": Scheme(Grid("uint4", symmetric=False)),
+        **{f"w{n}": Scheme(Grid(f"int{n}")) for n in (4, 3, 2)},
+        **{f"w{n}-asymmetric": Scheme(Grid(f"uint{n}", symmetric=False)) for n in (4, 3, 2)},
         **{f"w4-g{n}": Scheme(Grid("int4", granularity=Granularity.GROUP, group=n)) for n in (32, 64, 128)},
         "fp16": Scheme(Grid("fp16")),
         "bf16": Scheme(Grid("bf16")),

@@ -4,54 +4,17 @@ A field is a plain value, so that a step can be written to YAML and read back. E
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
 from torch import nn
 
 from penjing.errors import RecipeError
-from penjing.recipe.regularize import Regularize
 from penjing.recipe.schemes import FLOAT, Scheme, scheme_of
-from penjing.types import Budget, Normalize, Reduce, Regrow, Scope, Spread, Unit, choose
-
-
-@dataclass(frozen=True)
-class Step:
-    """Base of every step."""
-
-    key: ClassVar[str] = ""
-
-    def settings(self) -> dict[str, Any]:
-        """Give the fields that differ from their default, as plain values."""
-        return _settings(self)
-
-    def explain(self) -> str:
-        """Say in one line what the step asks for."""
-        shown = ", ".join(f"{name}={value}" for name, value in self.settings().items())
-        return f"{self.key}({shown})"
-
-
-def _settings(data: Any) -> dict[str, Any]:
-    return {f.name: _plain(value) for f in fields(data) if (value := getattr(data, f.name)) != f.default}
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Regularize):
-        return _settings(value)
-    if isinstance(value, tuple):
-        return [_plain(item) if isinstance(item, Regularize) else item for item in value]
-    return str(value) if isinstance(value, str) else value
-
-
-def _fraction(step: str, name: str, value: float) -> None:
-    if not 0.0 <= value < 1.0:
-        raise RecipeError(f"{step}: {name}={value!r} must lie in [0, 1); 0.5 removes half")
-
-
-def _at_least(step: str, name: str, value: float, low: float) -> None:
-    if value < low:
-        raise RecipeError(f"{step}: {name}={value!r} must be at least {low}")
+from penjing.recipe.step import Step, check_at_least, check_fraction
+from penjing.recipe.training_steps import Distill, Finetune
+from penjing.types import Budget, Normalize, Reduce, Regrow, Scope, Solver, Spread, Unit, choose
 
 
 @dataclass(frozen=True)
@@ -116,9 +79,11 @@ class PruneChannels(Step):
                 raise RecipeError("PruneChannels: ratio={} names no groups; write for instance {'*': 0.5}")
             object.__setattr__(self, "ratio", dict(self.ratio))
         for pattern, ratio in self.ratios:
-            _fraction("PruneChannels", f"ratio[{pattern!r}]" if isinstance(self.ratio, Mapping) else "ratio", ratio)
-        _at_least("PruneChannels", "min_width", self.min_width, 1)
-        _at_least("PruneChannels", "iterations", self.iterations, 1)
+            check_fraction(
+                "PruneChannels", f"ratio[{pattern!r}]" if isinstance(self.ratio, Mapping) else "ratio", ratio
+            )
+        check_at_least("PruneChannels", "min_width", self.min_width, 1)
+        check_at_least("PruneChannels", "iterations", self.iterations, 1)
         object.__setattr__(self, "of", choose(Budget, self.of, "PruneChannels: of", RecipeError))
         object.__setattr__(self, "scope", choose(Scope, self.scope, "PruneChannels: scope", RecipeError))
         object.__setattr__(self, "reduce", choose(Reduce, self.reduce, "PruneChannels: reduce", RecipeError))
@@ -137,7 +102,7 @@ class PruneChannels(Step):
         if isinstance(self.round_to, str) and self.round_to != "auto":
             raise RecipeError(f"PruneChannels: round_to={self.round_to!r}; use 'auto', None or a number")
         if isinstance(self.round_to, int):
-            _at_least("PruneChannels", "round_to", self.round_to, 1)
+            check_at_least("PruneChannels", "round_to", self.round_to, 1)
 
     @property
     def ratios(self) -> tuple[tuple[str, float], ...]:
@@ -169,9 +134,9 @@ class Lossless(Step):
     round_to: int | None = None
 
     def __post_init__(self) -> None:
-        _at_least("Lossless", "min_width", self.min_width, 1)
+        check_at_least("Lossless", "min_width", self.min_width, 1)
         if self.round_to is not None:
-            _at_least("Lossless", "round_to", self.round_to, 1)
+            check_at_least("Lossless", "round_to", self.round_to, 1)
 
 
 @dataclass(frozen=True)
@@ -199,9 +164,9 @@ class DropBlocks(Step):
         if isinstance(self.count, bool) or not isinstance(self.count, int | float):
             raise RecipeError(f"DropBlocks: count={self.count!r} must be a whole number of blocks or a share in [0, 1)")
         if isinstance(self.count, float):
-            _fraction("DropBlocks", "count", self.count)
+            check_fraction("DropBlocks", "count", self.count)
         else:
-            _at_least("DropBlocks", "count", self.count, 0)
+            check_at_least("DropBlocks", "count", self.count, 0)
         object.__setattr__(self, "unit", choose(Unit, self.unit, "DropBlocks: unit", RecipeError))
         for name in ("blocks", "exclude"):
             value = getattr(self, name)
@@ -224,6 +189,13 @@ class Sparsify(Step):
     schedule: "constant", "linear", "cubic", "exponential", "multi_step" or "cyclic" lets the zeros grow in the Finetune
     step that comes next, from the share `begin` to the share `end` of its steps, every `frequency` steps (a hundredth
     of them by default); "movement" is a score for that.
+
+    method: "magnitude" removes by score and leaves the other weights as they are. The others solve each layer on
+    calibration data, min ||X W - X W'||^2 subject to ||W'||_0 <= k, in the order in which the layers run, and refit
+    what stays; no training and no label is needed: "obs" (exact and greedy), "admm", "sparsegpt", and "auto", the best
+    that the size of a layer allows. Patterns are then "unstructured", N:M or blocks; scope="global" shares what goes
+    such that the errors of the layers' outputs are least. Formulas and sources:
+    `penjing.techniques.sparsify.solve`.
 
     regrow: what a schedule has closed may come back, while as much lives as it says: "splice" lets masked weights train
     on and opens them above a second threshold; "set" and "rigl" drop at each update the `regrow_share` of live weights
@@ -248,6 +220,7 @@ class Sparsify(Step):
     begin: float = 0.0
     end: float = 0.6
     frequency: int | None = None
+    method: Solver | str = Solver.MAGNITUDE
     regrow: Regrow | str | None = None
     regrow_share: float = 0.3
     cut: bool = False
@@ -265,15 +238,16 @@ class Sparsify(Step):
                 f"Sparsify: cut=True, pattern={self.pattern!r}, schedule={self.schedule!r}: what a schedule empties of "
                 "'filters', 'rows' or 'channels' can be cut out in training; else leave cut out, and see Lossless()"
             )
-        _fraction("Sparsify", "regrow_share", self.regrow_share)
+        check_fraction("Sparsify", "regrow_share", self.regrow_share)
         if not 0 <= self.begin < self.end <= 1:
             raise RecipeError(
                 f"Sparsify: begin={self.begin!r} and end={self.end!r} must be shares of the training, with "
                 "0 <= begin < end <= 1"
             )
         if self.frequency is not None:
-            _at_least("Sparsify", "frequency", self.frequency, 1)
+            check_at_least("Sparsify", "frequency", self.frequency, 1)
         object.__setattr__(self, "scope", choose(Spread, self.scope, "Sparsify: scope", RecipeError))
+        object.__setattr__(self, "method", choose(Solver, self.method, "Sparsify: method", RecipeError))
         bound = self.scope in (Spread.DEVIATION, Spread.THRESHOLD)
         if bound and not isinstance(self.amount, float | Mapping):
             raise RecipeError(f"Sparsify: scope='{self.scope}' needs amount= a bound, not {self.amount!r}")
@@ -289,9 +263,9 @@ class Sparsify(Step):
         if isinstance(amount, bool) or not isinstance(amount, int | float):
             raise RecipeError(f"Sparsify: {name}={amount!r} must be a share in [0, 1) or a whole number of weights")
         if isinstance(amount, int) or bound:
-            _at_least("Sparsify", name, amount, 0)
+            check_at_least("Sparsify", name, amount, 0)
         else:
-            _fraction("Sparsify", name, amount)
+            check_fraction("Sparsify", name, amount)
         if isinstance(amount, int) and self.scope is Spread.ERK:
             raise RecipeError(f"Sparsify: {name}={amount!r}: scope='erk' spreads a share in [0, 1), not a number")
 
@@ -330,6 +304,9 @@ class Quantize(Step):
     of four bits in int8 arithmetic. "w8", "w4", "w4-g32", "w4-g64", "w4-g128", "fp16", "bf16" and "fp8" store weights
     alone, per output channel or per group of so many inputs, and compute in float.
 
+    products: whether products of two activations, such as the two of attention, run in int8 as well; they have no name
+    that an override could say. For static schemes alone.
+
     overrides: names or patterns of modules -> the name of another scheme, or "float"; the first that matches holds.
 
     method: how ranges and roundings are found, one name or several, each for its stage: balance weights against
@@ -347,8 +324,14 @@ class Quantize(Step):
     scheme: Scheme | str = "int8"
     method: str | tuple[str, ...] = "auto"
     overrides: dict[str, Scheme | str] = field(default_factory=dict)
+    products: bool = False
 
     def __post_init__(self) -> None:
+        if self.products and not scheme_of(self.scheme, "Quantize: scheme").is_static:
+            raise RecipeError(
+                f"Quantize: products=True needs ranges from calibration, which scheme={self.scheme!r} has none of; use "
+                "'int8', or leave products out"
+            )
         scheme_of(self.scheme, "Quantize: scheme")
         for pattern, value in self.overrides.items():
             if value != FLOAT:
@@ -362,7 +345,7 @@ class Quantize(Step):
 
     def settings(self) -> dict[str, Any]:
         """Give the fields that differ from their default, as plain values."""
-        found = {k: v for k, v in super().settings().items() if v != {}}
+        found = super().settings()
         if "scheme" in found:
             found["scheme"] = _plain_scheme(self.scheme)
         if "overrides" in found:
@@ -381,55 +364,6 @@ def _plain_scheme(value: Scheme | str) -> Any:
     return data
 
 
-@dataclass(frozen=True)
-class Finetune(Step):
-    """Train on, so that what was lost comes back.
-
-    epochs: passes over the training data (a fraction is allowed). lr: peak learning rate; None takes 0.01 for SGD and
-    1e-3 for the adaptive ones. distill: learn from the original model's outputs (Hinton et al. 2015,
-    arXiv:1503.02531) at `temperature`, mixed with the workload's loss by `distill_weight`. patience: epochs without a
-    better search metric before it stops. precision "auto" uses bfloat16 autocast where it is measured to be faster.
-    regularize: penalties that are added to the loss, one or several. drop_filters: share of the filters of each
-    convolution that is left out at random in each step.
-    """
-
-    key: ClassVar[str] = "finetune"
-
-    epochs: float = 1.0
-    lr: float | None = None
-    optimizer: str = "sgd"
-    weight_decay: float = 1e-4
-    warmup: float = 0.05
-    distill: bool = True
-    distill_weight: float = 0.9
-    temperature: float = 4.0
-    patience: int | None = None
-    clip_norm: float | None = None
-    precision: str = "auto"
-    regularize: Regularize | tuple[Regularize, ...] = ()
-    drop_filters: float = 0.0
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.regularize, Regularize):
-            object.__setattr__(self, "regularize", tuple(self.regularize))
-        _at_least("Finetune", "epochs", self.epochs, 0)
-        _fraction("Finetune", "drop_filters", self.drop_filters)
-        if self.lr is not None and self.lr <= 0:
-            raise RecipeError(f"Finetune: lr={self.lr!r} must be positive")
-        if self.temperature <= 0:
-            raise RecipeError(f"Finetune: temperature={self.temperature!r} must be positive")
-        if not 0 <= self.distill_weight <= 1:
-            raise RecipeError(f"Finetune: distill_weight={self.distill_weight!r} must lie in [0, 1]")
-        for name, known in (("optimizer", ("sgd", "adamw")), ("precision", ("auto", "fp32", "bf16"))):
-            if getattr(self, name) not in known:
-                raise RecipeError(f"Finetune: {name}={getattr(self, name)!r} is unknown; use one of {', '.join(known)}")
-
-    @property
-    def penalties(self) -> tuple[Regularize, ...]:
-        """What `regularize` names, one or several."""
-        return (self.regularize,) if isinstance(self.regularize, Regularize) else self.regularize
-
-
 STEPS: dict[str, type[Step]] = {
-    step.key: step for step in (PruneChannels, DropBlocks, Lossless, Sparsify, Rewind, Quantize, Finetune)
+    step.key: step for step in (PruneChannels, DropBlocks, Lossless, Sparsify, Rewind, Quantize, Finetune, Distill)
 }

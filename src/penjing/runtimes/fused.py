@@ -20,7 +20,7 @@ PRODUCTS = frozenset(
 )
 NO_NAMES: Mapping[str, str] = {}
 _BROKEN = "the runtime broke the pattern up: it computes on what DequantizeLinear gives"
-_RECTIFIERS = ("relu", "relu6", "hardtanh", "clamp")
+_RECTIFIERS = ("relu", "relu6", "hardtanh", "clamp", "clip_steps")
 _SHOWN = 3
 _PREPARES = ("DequantizeLinear", "Transpose", "Reshape", "Cast", "Convert")
 _DYNAMIC = "penjing::dynamic_linear"
@@ -74,6 +74,9 @@ def layer_kernels(module: fx.GraphModule, kernels: Sequence[Kernel] | None, name
         if _is_product(node) and (weight := _weight(node)) is not None:
             found = _reader(weight, kernels or ()) or _holder(names[node.name], kernels or ())
             yield _row(node, _module_of(weight) or layer(node), _wanted(node), found, told=kernels is not None)
+        elif _is_integer_product(node):
+            found = _holder(names[node.name], kernels or ())
+            yield _row(node, layer_behind(node.args[0])[0], "int8", found, told=kernels is not None)
         elif _is_between_integers(node) and (found := _holder(names[node.name], kernels or ())) is not None:
             yield _row(node, layer_behind(node)[0], "int8", found, told=True)
 
@@ -194,7 +197,7 @@ def layer_behind(node: fx.Node, inputs: Mapping[str, str] = NO_NAMES) -> tuple[s
             made = made or bool(operators)
         elif not made and at.op == "call_function":
             operators.append(_operator(at))
-        sources = [source for source in at.all_input_nodes if not _is_constant(source)]
+        sources = [source for source in _tensors(at) if not _is_constant(source)]
         if not sources:
             return "", _chain(operators) or node.name
         at = max(sources)
@@ -232,17 +235,29 @@ def _is_constant(node: fx.Node) -> bool:
     return node.op == "get_attr" or (_is_integer(node) and constant_of(node.args[0]) is not None)
 
 
+def _is_integer_product(node: fx.Node) -> bool:
+    """Whether a node is a product of two activations that are both stored."""
+    from penjing.techniques.quantize.products import PRODUCTS as OF_ACTIVATIONS
+
+    return node.target in OF_ACTIVATIONS and all(map(_is_integer, node.args))
+
+
 def _is_between_integers(node: fx.Node) -> bool:
     """Whether a light operator reads stored values alone and what it gives is stored, after a rectifier at most."""
     from penjing.techniques.quantize.plan import LIGHT
 
     if node.target not in LIGHT:
         return False
-    values = [source for source in node.all_input_nodes if isinstance(source.meta.get("val"), Tensor)]
+    values = _tensors(node)
     after = next(iter(node.users), None) if len(node.users) == 1 else None
     if after is not None and _is_rectifier(after):
         after = next(iter(after.users), None) if len(after.users) == 1 else None
     return bool(values) and all(map(_is_integer, values)) and schema_of(after) == "penjing::quantize_linear"
+
+
+def _tensors(node: fx.Node) -> list[fx.Node]:
+    """The tensors that a node reads, without the sizes."""
+    return [source for source in node.all_input_nodes if isinstance(source.meta.get("val"), Tensor)]
 
 
 def _is_rectifier(node: fx.Node) -> bool:

@@ -1,15 +1,17 @@
-"""Which kernels a runtime runs a file with, as it says itself.
+"""Which kernels a runtime runs a file with, as it says itself, and how long each takes.
 
-A runtime joins in by one method, `kernels(folder, options) -> list[Kernel]`, beside `export` and `load`. It reads the
-graph that the runtime made of the file when it loaded it. Without the method the kernels are unknown in all reports.
+A runtime joins in by two methods beside `export` and `load`: `kernels(folder, options) -> list[Kernel]` reads the graph
+that the runtime made of the file when it loaded it, and `times(folder, options, arrays, calls)` asks it for its own
+clock. Without them the kernels and their times are unknown in all reports.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from penjing.runtimes.base import Runtime
+from penjing.runtimes.signature import Array
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +35,17 @@ class TellsKernels(Protocol):
 
     def kernels(self, folder: Path, options: Mapping[str, Any]) -> list[Kernel]:
         """Load what `export` wrote and list what is executed; raises RuntimeUnavailable as `load` does."""
+        ...
+
+
+@runtime_checkable
+class TellsTimes(TellsKernels, Protocol):
+    """A runtime that times its kernels."""
+
+    def times(
+        self, folder: Path, options: Mapping[str, Any], arrays: Sequence[Array], calls: int
+    ) -> Mapping[str, float]:
+        """Run what `export` wrote and give the milliseconds of each operator in a call, by its name in `kernels`."""
         ...
 
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 OPSET = 20
 KEPT = range(18, 24)  # opsets of an imported file that the exporter of torch writes by itself
-_FOUR_BITS = re.compile(r"_int4(_\d+)?$")
+_FOUR_BITS = re.compile(r"_int[234](_\d+)?$")
 _LARGEST_SINGLE_FILE = 1_500_000_000  # protobuf ends at 2 GiB
 
 
@@ -92,6 +92,8 @@ def _translations(exported: torch.export.ExportedProgram) -> dict[Callable[..., 
 
 def pack_four_bits(model: "onnx_ir.Model") -> None:
     """Store the weights that have four bits in four: an initializer "..._int4" becomes INT4 (or UINT4), then a Cast.
+
+    So do those of three and two bits, for which no runtime here has a type.
 
     Runtimes carry the Cast out once, when they load the file. Needs opset 21, which the model then has.
     """

@@ -1,10 +1,14 @@
 """ONNX Runtime: the model as one .onnx file, for any processor and, by its providers, for much else."""
 
+import json
 import re
 import tempfile
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
+
+import numpy as np
 
 from penjing.errors import RuntimeUnavailable, first_line
 from penjing.runtimes.base import Program, Run, register_runtime
@@ -22,7 +26,8 @@ _OPTIMIZATION = {
     "all": "ORT_ENABLE_ALL",
 }
 _INTEGER = re.compile(r"QLinear|QGemm|QAttention|ConvInteger|MatMulInteger|DynamicQuantize(?!Linear)|MatMulNBits")
-_NUMBERED = re.compile(r"_token_\d+$")  # what its optimiser adds to the name of a node that it replaces
+_ADDED = re.compile(r"(_nchwc|_token_\d+)$")  # to the name of a node that its optimiser replaces
+_TIMED = "_kernel_time"
 
 
 class OnnxRuntime:
@@ -79,19 +84,45 @@ class OnnxRuntime:
             Kernel(
                 node.op_type,
                 _INTEGER.match(node.op_type) is not None,
-                (_NUMBERED.sub("", node.name),),
+                (_ADDED.sub("", node.name),),
                 tuple(node.input),
                 tuple(node.output),
             )
             for node in nodes
         ]
 
-    def _session(self, folder: Path, options: Mapping[str, Any], optimized: Path | None = None) -> Any:
-        """Open a session; `optimized` is where it writes the graph that it runs."""
+    def times(
+        self, folder: Path, options: Mapping[str, Any], arrays: Sequence[Array], calls: int
+    ) -> Mapping[str, float]:
+        """Read them from its profile; the median over calls."""
+        with tempfile.TemporaryDirectory() as temporary:
+            session = self._session(folder, options, profile=Path(temporary) / "profile")
+            feeds = dict(zip((node.name for node in session.get_inputs()), arrays, strict=True))
+            for _ in range(1 + calls):
+                session.run(None, feeds)
+            events = json.loads(Path(session.end_profiling()).read_text("utf-8"))
+        found: dict[str, list[float]] = defaultdict(list)
+        for event in events:
+            if event["name"].endswith(_TIMED):
+                found[_ADDED.sub("", event["name"].removesuffix(_TIMED))].append(event["dur"] / 1e3)
+        # A name may stand for several operators, which come in turn in each call; the first call is the slowest.
+        return {name: float(np.median(np.reshape(each, (1 + calls, -1))[1:].sum(1))) for name, each in found.items()}
+
+    def _session(
+        self,
+        folder: Path,
+        options: Mapping[str, Any],
+        optimized: Path | None = None,
+        profile: Path | None = None,
+    ) -> Any:
+        """Open a session; `optimized` is where it writes the graph that it runs, `profile` where it writes times."""
         import onnxruntime as ort
 
         complete = self.options(options)
         settings = ort.SessionOptions()
+        if profile is not None:
+            settings.enable_profiling = True
+            settings.profile_file_prefix = str(profile)
         settings.intra_op_num_threads = complete["threads"]
         settings.inter_op_num_threads = complete["inter_op_threads"]
         level = _OPTIMIZATION[complete["graph_optimization"]]

@@ -6,9 +6,12 @@ is faster and loses digits without a word.
 
 import re
 import tempfile
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
+
+import numpy as np
 
 from penjing.errors import RuntimeUnavailable, first_line
 from penjing.runtimes.base import Program, Run, register_runtime
@@ -73,7 +76,20 @@ class OpenVino:
         operators = self._compiled(folder, options).get_runtime_model().get_ordered_ops()
         return [_kernel(operator) for operator in operators if _said(operator, "layerType") not in _NO_WORK]
 
-    def _compiled(self, folder: Path, options: Mapping[str, Any]) -> Any:
+    def times(
+        self, folder: Path, options: Mapping[str, Any], arrays: Sequence[Array], calls: int
+    ) -> Mapping[str, float]:
+        """Read them from its counters; the median over calls."""
+        request = self._compiled(folder, options, timed=True).create_infer_request()
+        found: list[dict[str, float]] = []
+        for _ in range(1 + calls):
+            request.infer(arrays, share_inputs=True)
+            found.append(defaultdict(float))
+            for counted in request.profiling_info:
+                found[-1][_whole(counted.node_name)] += counted.real_time.total_seconds() * 1e3
+        return {name: float(np.median([call[name] for call in found[1:]])) for name in found[0]}
+
+    def _compiled(self, folder: Path, options: Mapping[str, Any], *, timed: bool = False) -> Any:
         import openvino
 
         complete = self.options(options)
@@ -84,6 +100,7 @@ class OpenVino:
             "PERFORMANCE_HINT": "LATENCY",
             "NUM_STREAMS": 1,
             "ENABLE_CPU_PINNING": False,  # cores are the caller's to choose; what is measured is pinned around it
+            "PERF_COUNT": timed,
         }
         try:
             return core.compile_model(folder / FILE, "CPU", settings)
@@ -97,8 +114,7 @@ class OpenVino:
 def _kernel(operator: Any) -> Kernel:
     """One executed operator: its kind, whether it reads integers, and the operators and constants in it."""
     inputs = (value.get_source_output().get_node().get_friendly_name() for value in operator.inputs())
-    # An operator that a transformation splits has its name before a stroke.
-    parts = (name.partition("/")[0] for name in _said(operator, "originalLayersNames").split(","))
+    parts = map(_whole, _said(operator, "originalLayersNames").split(","))
     return Kernel(
         f"{_said(operator, 'layerType')} ({_said(operator, 'primitiveType')})",
         _said(operator, "runtimePrecision") in ("u8", "i8"),
@@ -106,6 +122,11 @@ def _kernel(operator: Any) -> Kernel:
         tuple(inputs),
         (operator.get_friendly_name(),),
     )
+
+
+def _whole(name: str) -> str:
+    """The name of an operator that a transformation may have split; what follows a stroke is its part."""
+    return name.partition("/")[0]
 
 
 def _said(operator: Any, key: str) -> str:

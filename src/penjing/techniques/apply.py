@@ -14,6 +14,7 @@ from torch import nn
 
 from penjing.errors import RecipeError, RunError
 from penjing.recipe import (
+    Distill,
     DropBlocks,
     Finetune,
     Lossless,
@@ -24,9 +25,11 @@ from penjing.recipe import (
     Sparsify,
     Step,
     Target,
+    Training,
     as_recipe,
 )
 from penjing.recipe.target import target_named
+from penjing.storage import fingerprint_tensors
 from penjing.techniques import depth, prune, quantize, rewind, sparsify
 from penjing.techniques.outcome import Outcome, read_outcome
 from penjing.techniques.prune import lossless
@@ -34,7 +37,8 @@ from penjing.techniques.recover import run as recover
 from penjing.techniques.sparsify import copy_pruned
 from penjing.techniques.sparsify.parameters import plain_names
 from penjing.techniques.state import Context, State
-from penjing.training import Progress
+from penjing.training import Progress, Team
+from penjing.training.checkpoint import tensors_of
 from penjing.workload import ExampleInputs, Workload, is_onnx, read_model
 
 
@@ -42,8 +46,8 @@ from penjing.workload import ExampleInputs, Workload, is_onnx, read_model
 class Technique:
     """How a step is carried out.
 
-    run: (state, step, context) -> state. needs: what the workload must bring for a step. last: whether no step may
-    follow.
+    run: (state, step, context) -> state. needs: what the workload must bring for a step. last: whether no step but
+    training may follow.
     """
 
     run: Callable[[State, Any, Context], State]
@@ -55,10 +59,11 @@ TECHNIQUES: dict[type[Step], Technique] = {
     PruneChannels: Technique(prune.run),
     DropBlocks: Technique(depth.run),
     Lossless: Technique(lossless.run),
-    Sparsify: Technique(sparsify.run),
+    Sparsify: Technique(sparsify.run, needs=sparsify.needs),
     Rewind: Technique(rewind.run),
     Quantize: Technique(quantize.run, needs=quantize.needs, last=True),
     Finetune: Technique(recover, needs=lambda step: frozenset({"train"})),
+    Distill: Technique(recover, needs=lambda step: frozenset({"train"})),
 }
 
 
@@ -112,6 +117,7 @@ def apply(
         raise RecipeError(f"apply: prefer={prefer!r} is unknown; use 'module' or 'graph'")
     check(steps, workload)
     steps = _plain(steps, original)
+    written = _written(steps)
 
     place = torch.device(device) if device is not None else None
     folder = Path(resume_dir) if resume_dir is not None else None
@@ -123,7 +129,9 @@ def apply(
     else:
         target = runtime
     context = Context(workload, original, target, seed, place, prefer, progress, folder, consume)
-    done, state = _resumed(steps, original, example, context)
+    done, state = _resumed(written, original, example, context)
+    team = Team.join() if any(isinstance(step, Training) for step in steps) else Team()
+    team.wait()  # before the leading process writes what the others look for
     if done == 0 and not consume:
         state = replace(state, model=copy_pruned(original))
     if place is not None:
@@ -131,16 +139,17 @@ def apply(
     for i, step in enumerate(steps.steps[done:], start=done):
         inner = replace(context, resume_dir=folder / f"step-{i}" if folder is not None else None)
         state = TECHNIQUES[type(step)].run(state, step, inner)
-        if folder is not None:
-            _outcome(state, Recipe(steps.steps[: i + 1])).save(folder / f"after-{i}")
+        if folder is not None and team.leads:
+            _outcome(state, Recipe(written.steps[: i + 1])).save(folder / f"after-{i}")
+        team.wait()
     if (source := getattr(original, "metadata", None)) is not None and not hasattr(state.model, "metadata"):
         state.model.metadata = source  # what an .onnx file says about itself outlives a rewritten graph
-    return _outcome(state, steps)
+    return _outcome(state, written)
 
 
 def _asks_the_original(step: Step) -> bool:
     """Whether a step needs the original's weights, as a teacher or to go back to."""
-    return (isinstance(step, Finetune) and step.distill) or (isinstance(step, Rewind) and step.weights is None)
+    return (isinstance(step, Training) and step.needs_original) or (isinstance(step, Rewind) and step.weights is None)
 
 
 def _asks_the_machine(step: Step) -> bool:
@@ -156,12 +165,19 @@ def check(recipe: Recipe, workload: Workload | None) -> None:
         if technique is None:
             known = ", ".join(cls.__name__ for cls in TECHNIQUES)
             raise RecipeError(f"step {i} is {type(step).__name__}, which no technique carries out; known: {known}")
-        if closed is not None:
-            raise RecipeError(f"step {i} ({step.key}) comes after {closed.key}, which must be last; move it before")
+        if closed is not None and not isinstance(step, Training):
+            raise RecipeError(
+                f"step {i} ({step.key}) comes after {closed.key}, which only training may follow; move it before"
+            )
         if technique.last:
             closed = step
+        if isinstance(step, Distill) and isinstance(step.teacher, str):
+            raise RecipeError(
+                f"step {i} ({step.key}) was taught by {step.teacher}, of which a file holds the name alone; give "
+                "Distill(teacher=module)"
+            )
         after = next(iter(recipe.steps[i + 1 :]), None)
-        if isinstance(step, Sparsify) and step.schedule is not None and not isinstance(after, Finetune | Sparsify):
+        if isinstance(step, Sparsify) and step.schedule is not None and not isinstance(after, Training | Sparsify):
             raise RecipeError(
                 f"step {i} ({step.key}) has schedule={step.schedule!r}, by which zeros grow in training; a Finetune "
                 "step must come next, or leave schedule out"
@@ -176,6 +192,16 @@ def _plain(recipe: Recipe, original: nn.Module) -> Recipe:
     return Recipe(
         replace(step, parameters=plain_names(step.parameters, original))
         if isinstance(step, Sparsify) and step.parameters is not None
+        else step
+        for step in recipe
+    )
+
+
+def _written(recipe: Recipe) -> Recipe:
+    """The recipe as an outcome tells it, with the names of teachers in their place."""
+    return Recipe(
+        replace(step, teacher=f"{type(step.teacher).__name__} {fingerprint_tensors(tensors_of(step.teacher))[:12]}")
+        if isinstance(step, Distill) and isinstance(step.teacher, nn.Module)
         else step
         for step in recipe
     )

@@ -3,8 +3,9 @@
 import itertools
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -12,32 +13,53 @@ import torch
 from torch import Tensor, nn
 
 from penjing.errors import WorkloadError
-from penjing.recipe import Finetune
-from penjing.storage import get_random_state, set_random_state
+from penjing.recipe import Training
+from penjing.training.averaging import update_average
 from penjing.training.checkpoint import (
-    Snapshot,
+    Record,
     checkpoint_path,
     copy_of,
     fitting,
-    restore_moments,
+    resume,
+    save,
     tensors_of,
     write_into,
 )
+from penjing.training.evaluation import evaluated, with_new_norms
 from penjing.training.hooks import Hook, LoopState
-from penjing.training.log import EpochRow, Progress, TrainingLog
-from penjing.training.losses import Objective
+from penjing.training.log import Progress, TrainingLog
 from penjing.training.numerics import Numerics, choose_numerics, layout
-from penjing.training.optimizers import build_optimizer, peak_lr
+from penjing.training.objective import Objective
+from penjing.training.optimizers import build_optimizer, set_lr
+from penjing.training.parallel import Team
 from penjing.training.randomness import isolated_randomness
 from penjing.training.schedules import step_factor
-from penjing.types import Direction, Split
+from penjing.training.selection import best_epoch, out_of_patience
 from penjing.workload import Batch, Workload, device_of
+
+
+@dataclass(frozen=True)
+class _Course:
+    """What a training is made of, besides the state that it changes."""
+
+    workload: Workload
+    step: Training
+    hooks: Sequence[Hook]
+    objective: Objective
+    team: Team
+    seed: int
+    progress: Progress | None
+
+    def loss(self, model: nn.Module, batch: Batch, numerics: Numerics) -> Tensor:
+        """Give the scalar to minimise for one batch."""
+        with numerics.autocast(self.workload.device):
+            return self.objective(model, batch.to(self.workload.device))
 
 
 def finetune(
     model: nn.Module,
     workload: Workload,
-    step: Finetune,
+    step: Training,
     *,
     teacher: nn.Module | None = None,
     hooks: Sequence[Hook] = (),
@@ -48,175 +70,165 @@ def finetune(
     """Train a model in place and leave it in the state that is best on the search split.
 
     The state before training counts too, so the metric never gets worse; between equal ones the later wins. Epochs in
-    which a hook says that the model is not settled yet do not count, unless none is. With a
-    `teacher` (the original model) and `step.distill`, its outputs are learnt as well; see `Objective`. Whatever ends
-    the training, Ctrl-C included, the model holds the best weights seen so far, and modes, memory layout and the random
-    generators are as they were.
+    which a hook says that the model is not settled yet do not count, unless none is. What is minimised, the `teacher`'s
+    part in it included, is told by `step.terms`; see `Objective`. Whatever ends the training, Ctrl-C included, the
+    model holds the best weights seen so far, and modes, memory layout and the random generators are as they were.
 
     With `resume_dir` every finished epoch is saved there, and the same call goes on after the last one, bit for bit as
     if it had never stopped when the source of batches draws only on the global generators (a DataLoader with its own
-    `generator=` starts that one afresh).
+    `generator=` starts that one afresh). Under `torchrun` all processes call this alike, and share each batch; see
+    `penjing.training.parallel`.
 
     Raises WorkloadError when there is nothing to learn from, or when the loss is no longer finite.
     """
-    objective = Objective.of(workload, step, teacher)
-    if objective.teacher is model:
+    name = type(step).__name__
+    if teacher is model and step.terms.keys() != {"task"}:
         raise WorkloadError(
-            "Finetune: the teacher is the model that is trained; pass copy.deepcopy(model) as one of them"
+            f"{name}: the teacher is the model that is trained; pass copy.deepcopy(model) as one of them"
         )
     per_epoch = workload.train_steps
     if per_epoch == 0:
-        raise WorkloadError("Finetune: the workload has no training batch; give Workload(..., train=...)")
+        raise WorkloadError(f"{name}: the workload has no training batch; give Workload(..., train=...)")
+    with isolated_randomness(seed):
+        objective = Objective.of(workload, step, teacher, model)
     total = max(1, round(step.epochs * per_epoch)) if step.epochs > 0 else 0
     epochs = math.ceil(total / per_epoch)
-    optimizer = build_optimizer(model, step)
+    optimizer = build_optimizer(model, step, objective.lessons.projections)
     state = LoopState(model, optimizer, total)
-    direction, device = workload.metric.direction, workload.device
+    team = Team.join()
+    course = _Course(workload, step, hooks, objective, team, seed, progress if team.leads else None)
+    direction = workload.metric.direction
     path = None
     if resume_dir is not None:
         path = checkpoint_path(Path(resume_dir), step, seed, total, model, objective.teacher)
 
-    def loss_of(batch: Batch, numerics: Numerics) -> Tensor:
-        with numerics.autocast(device):
-            return objective(model, batch.to(device))
-
-    with _as_they_were(model, objective.teacher, device), isolated_randomness(seed):
+    with _as_they_were(model, objective.teacher, workload.device), isolated_randomness(seed):
+        team.align(model)
         for hook in hooks:
             hook.before_training(state)
-        saved = Snapshot.load(path) if path is not None and path.exists() else None
-        if saved is not None:
-            rows, best, numerics, trials = list(saved.rows), saved.best, saved.numerics, saved.trials
-            state.step = saved.step
-            for hook, memory in zip(hooks, saved.hooks, strict=False):
-                hook.recall(state, memory)
-            write_into(model, saved.model)
-            restore_moments(optimizer, saved.moments)
-            set_random_state(saved.random)
+        resumed_from = None
+        if path is not None and team.ask(path.exists):
+            record = resume(path, state, objective.lessons.projections, hooks)
+            resumed_from = record.rows[-1].epoch
         else:
-            rows, best = [_evaluated(state, workload, hooks, None, time.perf_counter())], copy_of(model)
-            numerics, trials = Numerics(), ()
-            if total > 0:
-                first = next(iter(workload.train_batches()))
-                numerics, timed = choose_numerics(step.precision, model.train(), partial(loss_of, first))
-                trials = tuple(str(trial) for trial in timed)
-
+            record = _begun(state, course)
         try:
-            with layout(model, numerics.channels_last):
-                for epoch in range(len(rows), epochs + 1):
-                    if _out_of_patience(rows, direction, step.patience):
+            with layout(model, record.numerics.channels_last):
+                for epoch in range(len(record.rows), epochs + 1):
+                    if out_of_patience(record.rows, direction, step.patience):
                         break
                     start = time.perf_counter()
                     state.epoch = epoch
-                    model.train()
-                    for hook in hooks:
-                        hook.before_epoch(state)
-                    best = fitting(best, model)
-                    losses: list[float] = []
-                    for batch in itertools.islice(workload.train_batches(), min(per_epoch, total - state.step)):
-                        _set_lr(state, peak_lr(step) * step_factor(state.step, total, step.warmup))
-                        losses.append(_one_step(state, partial(loss_of, batch, numerics), step.clip_norm, hooks))
-                        if progress is not None:
-                            latest = f"loss {state.loss:.4g}, {workload.metric.name} {rows[-1].metric:.4g}"
-                            progress.update(state.step, total, f"epoch {epoch}/{epochs}, {latest}")
-                    if not losses:
-                        raise WorkloadError(
-                            f"the training source gave no batch in epoch {epoch}; give a source that can be read again"
-                        )
-                    rows.append(_evaluated(state, workload, hooks, sum(losses) / len(losses), start))
-                    if best_epoch(rows, direction) == epoch:
-                        best = copy_of(model)
-                    if path is not None:
-                        moments, random = optimizer.state_dict()["state"], get_random_state()
-                        now, memories = tensors_of(model), tuple(hook.memory() for hook in hooks)
-                        so_far = (state.step, tuple(rows), numerics, trials, now, best, moments, random, memories)
-                        Snapshot(*so_far).save(path)
+                    loss = _one_epoch(state, course, record)
+                    row = partial(evaluated, state, workload, hooks, start, record.average, loss)
+                    record.rows.append(team.ask(row))
+                    if best_epoch(record.rows, direction) == epoch:
+                        averaged = record.average if record.rows[-1].averaged else None
+                        record.best = copy_of(averaged or tensors_of(model))
+                    if path is not None and team.leads:
+                        save(path, state, record, objective.lessons.projections, hooks)
                     for hook in hooks:
                         hook.after_epoch(state)
         finally:
             optimizer.zero_grad(set_to_none=True)
-            write_into(model, fitting(best, model))
+            write_into(model, fitting(record.best, model))
+        best = best_epoch(record.rows, direction)
+        norms = None
+        if step.reestimate_norms:
+            norms = team.ask(partial(with_new_norms, model, workload, record.rows[best].metric))
+            team.align(model)
 
     return TrainingLog(
-        rows=tuple(rows),
-        best_epoch=best_epoch(rows, direction),
-        stopped_early=len(rows) - 1 < epochs,
+        rows=tuple(record.rows),
+        best_epoch=best,
+        stopped_early=len(record.rows) - 1 < epochs,
         metric=workload.metric.name,
         objective=objective.name,
-        precision=numerics.precision,
-        channels_last=numerics.channels_last,
-        trials=trials,
+        precision=record.numerics.precision,
+        channels_last=record.numerics.channels_last,
+        trials=record.trials,
         steps=state.step,
-        resumed_from=saved.rows[-1].epoch if saved else None,
+        resumed_from=resumed_from,
+        norms=norms,
     )
 
 
-def _one_step(
-    state: LoopState, loss_of_batch: Callable[[], Tensor], clip_norm: float | None, hooks: Sequence[Hook]
-) -> float:
+def _begun(state: LoopState, course: _Course) -> Record:
+    """Evaluate the model before training, and choose how its steps are computed."""
+    workload, step = course.workload, course.step
+    row = course.team.ask(partial(evaluated, state, workload, course.hooks, time.perf_counter()))
+    record = Record([row], best=copy_of(tensors_of(state.model)))
+    if step.ema is not None:
+        record.average = copy_of(record.best)
+    if state.total_steps > 0:
+        first = next(iter(workload.train_batches()))
+        loss = partial(course.loss, state.model.train(), first)
+        record.numerics, timed = course.team.ask(partial(choose_numerics, step.precision, state.model, loss))
+        record.trials = tuple(str(trial) for trial in timed)
+    return record
+
+
+def _one_epoch(state: LoopState, course: _Course, record: Record) -> float:
+    """Train on every batch once, or on those that are left; give the mean loss."""
+    workload, step = course.workload, course.step
+    state.model.train()
+    for hook in course.hooks:
+        hook.before_epoch(state)
+    record.best = fitting(record.best, state.model)
+    losses: list[float] = []
+    left = min(workload.train_steps, state.total_steps - state.step)
+    for batch in itertools.islice(workload.train_batches(), left):
+        state.lr = set_lr(state.optimizer, step_factor(state.step, state.total_steps, step))
+        losses.append(_one_step(state, course, batch, record.numerics))
+        if record.average is not None and step.ema is not None:
+            update_average(record.average, state.model, state.step, step.ema)
+        if course.progress is not None:
+            epochs = math.ceil(state.total_steps / workload.train_steps)
+            latest = f"loss {state.loss:.4g}, {workload.metric.name} {record.rows[-1].metric:.4g}"
+            course.progress.update(state.step, state.total_steps, f"epoch {state.epoch}/{epochs}, {latest}")
+    course.team.average_norms(state.model)
+    course.team.spread((record.average or {}).values())
+    if not losses:
+        raise WorkloadError(
+            f"the training source gave no batch in epoch {state.epoch}; give a source that can be read again"
+        )
+    return sum(losses) / len(losses)
+
+
+def _one_step(state: LoopState, course: _Course, batch: Batch, numerics: Numerics) -> float:
     """Forward, backward, clip, step; give the loss."""
-    for hook in hooks:
+    for hook in course.hooks:
         hook.before_step(state)
-    loss = loss_of_batch()
-    state.loss = _finite(loss, state)
     state.optimizer.zero_grad(set_to_none=True)
-    loss.backward()
-    for hook in hooks:
+    state.loss = _finite(_backward(state, course, batch, numerics), state)
+    for hook in course.hooks:
         hook.after_backward(state)
-    if clip_norm is not None:
-        nn.utils.clip_grad_norm_(state.model.parameters(), clip_norm)
+    if course.step.clip_norm is not None:
+        nn.utils.clip_grad_norm_(state.model.parameters(), course.step.clip_norm)
     state.optimizer.step()
     state.step += 1
-    for hook in hooks:
+    for hook in course.hooks:
         hook.after_step(state)
     return state.loss
 
 
-def best_epoch(rows: Sequence[EpochRow], direction: Direction) -> int:
-    """Find the settled epoch with the best metric, the latest of several; the last one where none is settled.
-
-    >>> rows = [EpochRow(i, None, metric, 0.0, 0.0) for i, metric in enumerate((0.5, 0.7, 0.7, 0.6))]
-    >>> best_epoch(rows, Direction.HIGHER), best_epoch(rows, Direction.LOWER)
-    (2, 0)
-    """
-    settled = [row for row in rows if row.settled] or rows[-1:]
-    return max(settled, key=lambda row: (_gain(row, direction), row.epoch)).epoch
-
-
-def _gain(row: EpochRow, direction: Direction) -> float:
-    return row.metric if direction is Direction.HIGHER else -row.metric
+def _backward(state: LoopState, course: _Course, batch: Batch, numerics: Numerics) -> float:
+    """Leave the gradients of a batch, of which each rank computes its share; give the loss."""
+    mine, part = course.team.share(batch)
+    loss = 0.0
+    if mine is not None:
+        with course.team.own_randomness(course.seed, state.step):
+            computed = course.loss(state.model, mine, numerics)
+            computed.backward()
+        loss = computed.item()
+    return course.team.average_gradients(state.optimizer, loss, part)
 
 
-def _out_of_patience(rows: Sequence[EpochRow], direction: Direction, patience: int | None) -> bool:
-    settled = [row for row in rows if row.settled] or rows[-1:]
-    first_best = max(settled, key=lambda row: (_gain(row, direction), -row.epoch)).epoch
-    return patience is not None and rows[-1].epoch - first_best >= patience
-
-
-def _evaluated(
-    state: LoopState, workload: Workload, hooks: Sequence[Hook], loss: float | None, start: float
-) -> EpochRow:
-    value = workload.evaluate(state.model, Split.SEARCH)[0].value
-    if not math.isfinite(value):
-        raise WorkloadError(
-            f"metric {workload.metric.name!r} is {value} after epoch {state.epoch} of training; "
-            "check the metric, or lower the learning rate"
-        )
-    settled = all(hook.settled(state) for hook in hooks)
-    return EpochRow(state.epoch, loss, value, state.lr, time.perf_counter() - start, settled)
-
-
-def _set_lr(state: LoopState, lr: float) -> None:
-    state.lr = lr
-    for group in state.optimizer.param_groups:
-        group["lr"] = lr
-
-
-def _finite(loss: Tensor, state: LoopState) -> float:
-    value = loss.item()
+def _finite(value: float, state: LoopState) -> float:
     if not math.isfinite(value):
         raise WorkloadError(
             f"the training loss is {value} in epoch {state.epoch}, step {state.step + 1} of {state.total_steps}, at "
-            f"learning rate {state.lr:.3g}; lower it (Finetune(lr={state.lr / 10:.2g})), set clip_norm=1.0 "
+            f"learning rate {state.lr:.3g}; lower it (lr={state.lr / 10:.2g}), set clip_norm=1.0 "
             "or precision='fp32'; at the first step, look for NaN in the inputs and the loss"
         )
     return value

@@ -1,17 +1,11 @@
-"""What the recovery loop minimises: the owner's loss, distillation from the original model, or a mixture of both."""
+"""Distance of a student's outputs from its teacher's."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from penjing.errors import WorkloadError
-from penjing.recipe import Finetune
-from penjing.workload import Batch, Workload
 
 IGNORED_TARGET = -100  # the label that torch.nn.functional.cross_entropy leaves out
 
@@ -23,6 +17,7 @@ def distillation_kl(student: Tensor, teacher: Tensor, temperature: float = 4.0, 
     keeps the gradients at one scale for every temperature. `student` and `teacher` are logits of one shape with the
     classes along `dim`; the result has that shape without `dim`, so that positions can be masked.
 
+    >>> import torch
     >>> distillation_kl(torch.zeros(2, 3), torch.zeros(2, 3))
     tensor([0., 0.])
     """
@@ -36,6 +31,7 @@ def class_dim(outputs: Tensor, target: Any) -> int | None:
 
     Class numbers of shape [N, ...] go with logits [N, ..., C], or [N, C, ...] for dense prediction.
 
+    >>> import torch
     >>> class_dim(torch.zeros(4, 10), torch.zeros(4, dtype=torch.long))
     -1
     >>> class_dim(torch.zeros(4, 21, 8, 8), torch.zeros(4, 8, 8, dtype=torch.long))
@@ -71,96 +67,3 @@ def distillation(student: Tensor, teacher: Tensor, target: Any, temperature: flo
     counted = target != IGNORED_TARGET
     mean: Tensor = (divergence * counted).sum() / counted.sum().clamp(min=1)
     return mean
-
-
-@dataclass(frozen=True)
-class Objective:
-    """loss = (1 - weight) task + weight distillation; one of the two may be missing.
-
-    Raises WorkloadError when there is neither: no loss, no training step and no teacher.
-    """
-
-    workload: Workload
-    teacher: nn.Module | None
-    weight: float
-    temperature: float
-
-    @classmethod
-    def of(cls, workload: Workload, step: Finetune, teacher: nn.Module | None) -> "Objective":
-        """Decide from the step and what the workload offers."""
-        has_task = workload.loss is not None or workload.training_step is not None
-        distils = step.distill and teacher is not None and (step.distill_weight > 0 or not has_task)
-        if not has_task and not distils:
-            raise WorkloadError(
-                "Finetune has nothing to minimise: the workload has no loss and no training_step, and there is no "
-                "teacher to distil from; give Workload(loss=...), or Finetune(distill=True) with a teacher"
-            )
-        if not distils:
-            return cls(workload, None, 0.0, step.temperature)
-        return cls(workload, teacher, step.distill_weight if has_task else 1.0, step.temperature)
-
-    @property
-    def name(self) -> str:
-        """Say what is minimised, for the log."""
-        parts = []
-        if self.weight < 1:
-            parts.append("loss" if self.weight == 0 else f"{1 - self.weight:g} loss")
-        if self.weight > 0:
-            parts.append("distillation" if self.weight == 1 else f"{self.weight:g} distillation")
-        return " + ".join(parts)
-
-    def __call__(self, model: nn.Module, batch: Batch) -> Tensor:
-        """Give the scalar to minimise for one batch, shape []."""
-        task, call = self._task(model, batch)
-        if self.teacher is None:
-            loss = task
-        else:
-            with torch.no_grad():
-                expected = self.workload.select(self.teacher(*call.args, **call.kwargs))
-            distance = distillation(self.workload.select(call.outputs), expected, batch.target, self.temperature)
-            loss = distance if task is None else (1 - self.weight) * task + self.weight * distance
-        if not isinstance(loss, Tensor) or loss.ndim > 0 or not loss.requires_grad:
-            got = f"shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
-            raise WorkloadError(
-                f"the training loss must be a scalar tensor that depends on the weights, got {got}; "
-                "return for instance torch.nn.functional.cross_entropy(outputs, target)"
-            )
-        return loss
-
-    def _task(self, model: nn.Module, batch: Batch) -> "tuple[Tensor | None, _Call]":
-        if self.workload.training_step is None:
-            outputs = model(*batch.args, **batch.kwargs)
-            task = None
-            if self.workload.loss is not None and self.weight < 1:
-                task = self.workload.loss(self.workload.select(outputs), batch.target)
-            return task, _Call(batch.args, batch.kwargs, outputs)
-        with _last_call(model) as calls:
-            task = self.workload.training_step(model, batch.raw)
-        if not calls and self.teacher is not None:
-            raise WorkloadError(
-                "distillation needs the model's outputs, but training_step never called model(...); "
-                "call it there, or use Finetune(distill=False)"
-            )
-        return task, calls[-1] if calls else _Call((), {}, None)
-
-
-@dataclass(frozen=True)
-class _Call:
-    args: tuple[Any, ...]
-    kwargs: Mapping[str, Any]
-    outputs: Any
-
-
-@contextmanager
-def _last_call(model: nn.Module) -> Iterator[list[_Call]]:
-    """Collect the latest forward call of a model, so that a teacher can be asked the same question."""
-    calls: list[_Call] = []
-
-    def record(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], outputs: Any) -> None:
-        calls[:] = [_Call(args, kwargs, outputs)]
-
-    handle = model.register_forward_hook(record, with_kwargs=True)
-    try:
-        yield calls
-    finally:
-        handle.remove()

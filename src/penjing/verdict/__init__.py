@@ -2,7 +2,7 @@
 
 from penjing.verdict.judge import judge, judge_in_order
 from penjing.verdict.ledger import Ledger
-from penjing.verdict.noninferiority import Drop, Limits, drop_limits, value_limits
+from penjing.verdict.noninferiority import Drop, Limits, drop_limits, value_drop, value_limits
 from penjing.verdict.power import Power, power
 from penjing.verdict.terms import terms_of
 from penjing.verdict.verdict import LimitResult, Verdict
@@ -19,5 +19,6 @@ __all__ = [
     "judge_in_order",
     "power",
     "terms_of",
+    "value_drop",
     "value_limits",
 ]

@@ -43,6 +43,17 @@ class Concat(nn.Module):
         return self.last(nn.functional.max_pool2d(y, 2)).mean((2, 3))  # type: ignore[no-any-return]
 
 
+class Gated(nn.Module):
+    """Branches that meet in a product, one of them through a sigmoid."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.value, self.gate, self.last = nn.Conv2d(3, 8, 3), nn.Conv2d(3, 8, 3), nn.Conv2d(8, 4, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.value(x) * self.gate(x).sigmoid())  # type: ignore[no-any-return]
+
+
 class TransformerMlp(nn.Module):
     """The float residual stream, layer norm and GELU of a transformer around two linears on [N, L, C]."""
 
@@ -85,6 +96,7 @@ CASES = {
     "mlp": Case(lambda: nn.Sequential(nn.Linear(20, 32), nn.ReLU(), nn.Linear(32, 7)), (20,), {"QGemm": 2}),
     "depthwise": Case(depthwise, (3, 8, 8), {"QLinearConv": 3, "QLinearGlobalAveragePool": 1, "QGemm": 1}),
     "concat": Case(Concat, (3, 10, 10), {"QLinearConv": 3, "QLinearConcat": 1, "QuantizeLinear": 1}),
+    "gated": Case(Gated, (3, 8, 8), {"QLinearConv": 3, "QLinearMul": 1, "QLinearSigmoid": 1, "QuantizeLinear": 1}),
     "transformer": Case(TransformerMlp, (6, 16), {"QGemm": 2, "LayerNormalization": 1}),
 }
 

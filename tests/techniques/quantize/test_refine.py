@@ -1,5 +1,7 @@
 """Layers are mended one by one: means come back, and weights are rounded so that outputs stay."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor, fx, nn
@@ -51,23 +53,24 @@ def quantized(model: nn.Module, seen: Batches, scheme: str = "int8") -> tuple[fx
 
 
 def outputs(module: fx.GraphModule, name: str, seen: Batches) -> Tensor:
+    (found,) = (node for node in module.graph.nodes if node.name == name)
     walk = Walk(module, seen)
-    return torch.cat(walk.run(walk.before(name))).double()
+    return torch.cat([walk.before(found.next, i)[found] for i in range(len(seen))]).double()
 
 
 @pytest.fixture
 def flat_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     """All places count alike."""
     from penjing.techniques.quantize import refine
-    from penjing.techniques.quantize.rounding import Drawn
 
-    monkeypatch.setattr(Drawn, "evened", lambda drawn, weight: drawn)
-
-    weighted = refine.place_weights
+    drawn = refine.draw_places
     monkeypatch.setattr(
         refine,
-        "place_weights",
-        lambda *args: {name: [torch.ones_like(w) for w in ws] for name, ws in weighted(*args).items()},
+        "draw_places",
+        lambda *args: {
+            name: [replace(each, weights=torch.ones_like(each.weights)) for each in places]
+            for name, places in drawn(*args).items()
+        },
     )
 
 

@@ -54,7 +54,7 @@ def test_every_scheme_is_the_same_number_in_the_runtime(scheme: str, tmp_path: P
     outcome = quantized(model, Quantize(scheme, method="minmax"))
     ours = outcome.model(IDS).detach()
     off = float((ours - model(IDS)).norm() / model(IDS).norm())
-    assert 0 < off < {4: 0.5}.get(SCHEMES[scheme].weight.bits, 0.1)
+    assert 0 < off < {4: 0.5, 3: 0.5, 2: 1.0}.get(SCHEMES[scheme].weight.bits, 0.1)
     export(outcome.model, IDS, tmp_path / "file")
     difference = np.abs(np.asarray(load(tmp_path / "file")(IDS)) - ours.numpy()).max()
     assert difference < (2e-6 if SCHEMES[scheme].activation is None else 0.02 * float(ours.abs().max()))
@@ -63,8 +63,8 @@ def test_every_scheme_is_the_same_number_in_the_runtime(scheme: str, tmp_path: P
     wanted = {
         "int8": onnx.TensorProto.INT8,
         "uint8": onnx.TensorProto.UINT8,
-        "int4": onnx.TensorProto.INT4,
-        "uint4": onnx.TensorProto.UINT4,
+        **{f"int{bits}": onnx.TensorProto.INT4 for bits in (4, 3, 2)},
+        **{f"uint{bits}": onnx.TensorProto.UINT4 for bits in (4, 3, 2)},
         "fp16": onnx.TensorProto.FLOAT16,
         "bf16": onnx.TensorProto.BFLOAT16,
         "fp8": onnx.TensorProto.FLOAT8E4M3FN,
@@ -150,14 +150,18 @@ def test_schemes_of_ones_own_survive_yaml() -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Grid("int3"), "type='int3' is unknown; use one of int8"),
+        (lambda: Grid("int5"), "type='int5' is unknown; use one of int8"),
         (lambda: Grid("int8", symmetric=False), "use 'uint8'"),
         (lambda: Grid("fp16", symmetric=False), "no zero point"),
         (lambda: Grid("int4", group=32), "a group size goes with 'group' alone"),
         (lambda: Grid("int4", granularity="group", group=1), "must be at least 2"),
         (lambda: Scheme(Grid("int8"), dynamic=True), "needs activation="),
         (lambda: Scheme(Grid("int8"), Grid("int8")), "no integer kernel takes it"),
-        (lambda: Scheme(Grid("fp16"), SCHEMES["int8"].activation), "integer kernels take 'int8' or 'int4'"),
+        (lambda: Scheme(Grid("int8"), SCHEMES["w4a4"].activation, dynamic=True), "no integer kernel takes it"),
+        (
+            lambda: Scheme(Grid("fp16"), SCHEMES["int8"].activation),
+            "integer kernels take 'int8', 'int4', 'int3' or 'int2'",
+        ),
         (lambda: Quantize(overrides={"a": "int3"}), r"overrides\['a'\]='int3' is unknown"),
         (lambda: Quantize(method=()), "names nothing"),
     ],

@@ -71,7 +71,7 @@ def by_hand(
         loss = functional.cross_entropy(torch.func.functional_call(workload.model, shown, batch.args), batch.target)
         gradients = dict(zip(shown, torch.autograd.grad(loss, list(shown.values())), strict=True))
         step(t, dense, gradients)
-        lr = 0.1 * step_factor(t, total, 0.05)
+        lr = 0.1 * step_factor(t, total, pj.Finetune())
         for name, p in dense.items():
             decay = 1e-4 if p.ndim > 1 else 0.0
             g = gradients[name] + decay * p

@@ -149,5 +149,7 @@ def test_what_cannot_be_asked(workload: pj.Workload) -> None:
         pj.Sparsify(0.5, "filters", cut=True)
     with pytest.raises(RecipeError, match=r"cut=True, pattern='2:4'"):
         pj.Sparsify(pattern="2:4", schedule="cubic", cut=True)
-    with pytest.raises(RecipeError, match=r"regularize= holds weights that Sparsify\(cut=True\) replaces"):
+    with pytest.raises(RecipeError, match=r"regularize= and ema= hold weights that Sparsify\(cut=True\) replaces"):
         apply(workload, [steps()[0], pj.Finetune(1, distill=False, regularize=pj.Regularize("l1"))])
+    with pytest.raises(RecipeError, match=r"ema= hold weights that Sparsify\(cut=True\) replaces"):
+        apply(workload, [steps()[0], pj.Finetune(1, distill=False, ema=0.9)])

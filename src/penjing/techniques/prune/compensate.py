@@ -14,30 +14,21 @@ A quarter of the samples is held out: among several ridges the best there is tak
 nearer to the original there; the errors told are those.
 """
 
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 
 from penjing.structure import Captured, Surgery
-from penjing.structure.layers import Layer, Taker, taker_of
-from penjing.techniques.prune.rows import (
-    as_matrix,
-    draw_places,
-    from_matrix,
-    inputs_at,
-    is_regression,
-    outputs_at,
-)
+from penjing.structure.layers import Layer
+from penjing.techniques.lockstep import Rows, draw_rows, in_step, takers_of, uses_of
+from penjing.techniques.prune.rows import as_matrix, from_matrix, is_regression
 
 RIDGES = (1e-6, 1e-4, 1e-3, 1e-2, 1e-1)
 GAIN = 0.95  # a smaller gain on few held-out samples may be none
-_ROWS = 20_000  # of one layer's regression, held-out ones included
 _CHUNK = 4_096
-_HELD_OUT = 4  # one sample in four
 
 
 @dataclass(frozen=True)
@@ -47,15 +38,6 @@ class Refit:
     parameter: str
     before: float
     after: float
-
-
-@dataclass(frozen=True)
-class Rows:
-    """A regression: inputs x [n, k], wanted outputs y [n, m], both without the bias, and which rows are held out."""
-
-    x: Tensor
-    y: Tensor
-    held: Tensor
 
 
 @dataclass(frozen=True)
@@ -136,14 +118,15 @@ def refit(
     tensors, new = cut.tensors, dict[str, Tensor]()
     refits: list[Refit] = []
     layers = _layers(cut, surgery)
-    takers = _takers(cut, layers)
+    takers = takers_of(cut, layers)
     with torch.no_grad():
-        for step in _in_step(original, cut, batches, tensors):
+        for step in in_step(original, cut, batches, tensors):
             layer = layers.get(step.node.name)
             if layer is None or not is_regression(layer, step.value(layer.weight), step.outputs[0]):
                 continue
             name, weight = str(layer.weight.target), step.value(layer.weight)
-            rows = _rows(layer, step, surgery, seed)
+            kept = surgery.kept.get(name, {}).get(1 - layer.contracted)
+            rows = draw_rows(layer, step, seed, None if kept is None else torch.from_numpy(kept))
             takes = takers.get(step.node.name)
             alive = (masks or {}).get(name)
             found = _fit_groups(layer, rows, weight, takes is not None, alive)
@@ -193,29 +176,10 @@ def _fit_groups(layer: Layer, rows: Rows, weight: Tensor, intercept: bool, alive
     return Fit(torch.cat([found.weight for found in kept]), torch.cat([found.shift for found in kept]), before, after)
 
 
-def _rows(layer: Layer, step: "_Step", surgery: Surgery, seed: int) -> Rows:
-    """Draw positions of every batch; read the layer's inputs there, and what it should give."""
-    weight, bias = step.value(layer.weight), None if layer.bias is None else step.value(layer.bias)
-    kept = surgery.kept.get(str(layer.weight.target), {}).get(1 - layer.contracted)
-    generator = torch.Generator().manual_seed(seed)
-    parts = []
-    for i, (pair, output) in enumerate(zip(step.pairs, step.outputs, strict=True)):
-        places = draw_places(layer, output, -(-_ROWS // len(step.pairs)), generator)
-        wanted = outputs_at(layer, output, places)
-        if kept is not None:
-            wanted = wanted[:, torch.from_numpy(kept).to(wanted.device)]
-        wanted = wanted if bias is None else wanted - bias
-        x = inputs_at(layer, pair.cut.env[layer.x], weight, places)
-        parts.append((x, wanted, (places[0] + i) % _HELD_OUT == _HELD_OUT - 1))
-    x, y, held = (torch.cat(part) for part in zip(*parts, strict=True))
-    dtype = torch.promote_types(x.dtype, torch.float32)
-    return Rows(x.to(dtype), y.to(dtype), held)
-
-
 def _layers(cut: Captured, surgery: Surgery) -> dict[str, Layer]:
     """Find the layers that lost inputs and can be refitted, by node."""
     tensors = cut.tensors
-    uses = _uses(cut)
+    uses = uses_of(cut)
     found = {}
     for node in cut.module.graph.nodes:
         layer = Layer.of(node, tensors)
@@ -224,82 +188,3 @@ def _layers(cut: Captured, surgery: Surgery) -> dict[str, Layer]:
             if layer.contracted in surgery.kept.get(name, {}) and uses[id(tensors[name])] == 1:
                 found[node.name] = layer
     return found
-
-
-def _takers(cut: Captured, layers: Mapping[str, Layer]) -> dict[str, Taker]:
-    """What can take an intercept, by layer: its bias, or the running mean behind it, where nothing else reads that."""
-    tensors, uses = cut.tensors, _uses(cut)
-    found = {name: taker_of(layer, tensors) for name, layer in layers.items()}
-    return {name: taker for name, taker in found.items() if taker is not None and uses[id(tensors[taker.name])] == 1}
-
-
-def _uses(captured: Captured) -> Counter[int]:
-    """How many operators read each tensor, under any of its names."""
-    tensors = captured.tensors
-    uses: Counter[int] = Counter()
-    for node in captured.module.graph.nodes:
-        if node.op == "get_attr" and node.target in tensors:
-            uses[id(tensors[node.target])] += len(node.users)
-    return uses
-
-
-@dataclass(frozen=True)
-class _Pair:
-    """The two graphs at work on one batch."""
-
-    original: fx.Interpreter
-    cut: fx.Interpreter
-
-
-@dataclass(frozen=True)
-class _Step:
-    """A node of the cut graph that is about to run on every batch, and what the original gave there."""
-
-    node: fx.Node
-    pairs: tuple[_Pair, ...]
-    outputs: tuple[Tensor, ...]
-    tensors: Mapping[str, Tensor]
-
-    def value(self, node: fx.Node) -> Tensor:
-        """A tensor of the cut model."""
-        value: Tensor = self.tensors[str(node.target)]
-        return value
-
-    def reread(self) -> None:
-        """Let the runs see new tensors."""
-        for pair in self.pairs:
-            for node in pair.cut.env:
-                if node.op == "get_attr" and node.target in self.tensors:
-                    pair.cut.env[node] = self.tensors[str(node.target)]
-
-
-def _in_step(
-    original: Captured, cut: Captured, batches: Sequence[Sequence[Any]], tensors: Mapping[str, Tensor]
-) -> Iterator[_Step]:
-    """Run two graphs with the same nodes on all batches, node by node; the cut one reads `tensors` before its own.
-
-    Each operator is given out when the original has run it and the cut has not.
-    """
-    pairs = tuple(_Pair(fx.Interpreter(original.module), fx.Interpreter(cut.module)) for _ in batches)
-    for pair, inputs in zip(pairs, batches, strict=True):
-        for runner in (pair.original, pair.cut):
-            runner.env, runner.args_iter = {}, iter(inputs)
-    for before, after in zip(original.module.graph.nodes, cut.module.graph.nodes, strict=True):
-        if after.op == "output":
-            return
-        outputs = tuple(_advance(pair.original, before) for pair in pairs)
-        if after.op == "call_function":
-            yield _Step(after, pairs, outputs, tensors)
-        for pair in pairs:
-            _advance(pair.cut, after, tensors)
-
-
-def _advance(runner: fx.Interpreter, node: fx.Node, tensors: Mapping[str, Tensor] | None = None) -> Any:
-    """Run one node, and let go of what nothing reads any more."""
-    value = runner.run_node(node)
-    if node.op == "get_attr" and tensors is not None:
-        value = tensors.get(str(node.target), value)
-    runner.env[node] = value
-    for last in runner.user_to_last_uses.get(node, ()):
-        del runner.env[last]
-    return value

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, fx
 
 from penjing.techniques.quantize.fold import BATCH_NORM
-from penjing.techniques.quantize.graph import LAYERS, LINEAR, layer_name, weight_readers
+from penjing.techniques.quantize.graph import LAYERS, LINEAR, layer_name, varying, weight_readers
 from penjing.techniques.quantize.plan import LIGHT, Plan, moves
 from penjing.techniques.quantize.slots import weight_slots
 
@@ -55,20 +55,11 @@ def float_account(module: fx.GraphModule, plan: Plan) -> Iterator[tuple[str, boo
         yield f"{name} stays in float: {reason}", True
 
     told = {node.name for nodes in readers.values() for node in nodes} | layers.keys() | plan.operators
-    rest = (node for node in _varying(module.graph) if node.name not in told and _computes(node))
+    rest = (node for node in varying(module.graph) if node.name not in told and _computes(node))
     counts = Counter(map(_operator, rest))
     if counts and plan.layers:
         shown = ", ".join(name if n == 1 else f"{name} ({n} times)" for name, n in sorted(counts.items()))
         yield f"operators without weights that stay in float: {shown}", True
-
-
-def _varying(graph: fx.Graph) -> list[fx.Node]:
-    """Nodes that depend on an input; all else is computed once, when the model is written."""
-    found: dict[fx.Node, None] = {}
-    for node in graph.nodes:
-        if node.op == "placeholder" or any(x in found for x in node.all_input_nodes):
-            found[node] = None
-    return list(found)
 
 
 def _computes(node: fx.Node) -> bool:

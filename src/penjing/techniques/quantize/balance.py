@@ -15,7 +15,7 @@ operator of its own. They search the exponent a for each input by the error that
 on a sample of inputs.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -85,19 +85,14 @@ def _divide(
     count = 0
     for readers in found:
         first = there[readers.linears[0].name]
-        walk.before(first.name)
-        rows = torch.cat([x.reshape(-1, x.shape[-1]) for x in walk.values(bind(first)["input"])]).float()
-        largest, mean = rows.abs().amax(0), rows.abs().mean(0)
+        source = bind(first)["input"]
+        rows = [places[linear.name] for linear in readers.linears]
+        step = max(1, sum(map(len, rows[0])) // _ROWS)
+        seen = _seen((walk.before(first, i)[source] for i in range(len(batches))), step)
+        largest, mean = torch.maximum(seen.low.abs(), seen.high.abs()), seen.mean
         weights = [tensor_of(balanced, linear.args[1]).detach() for linear in readers.linears]  # type: ignore[arg-type]
         heaviest = torch.stack([weight.abs().amax(0) for weight in weights]).amax(0)
-        few = slice(None, None, max(1, len(rows) // _ROWS))
-        trial = _Trial(
-            rows[few],
-            weights,
-            [torch.cat(places[linear.name])[few] for linear in readers.linears],
-            rows,
-            _scheme(plan, readers.linears[0]),
-        )
+        trial = _Trial(seen, weights, [torch.cat(each)[::step] for each in rows], _scheme(plan, readers.linears[0]))
         bounded = (largest.clamp_min(_SMALLEST), mean.clamp_min(_SMALLEST), heaviest.clamp_min(_SMALLEST))
         even = torch.ones_like(heaviest)
         scales = [even]
@@ -113,28 +108,53 @@ def _divide(
 
 
 @dataclass(frozen=True)
-class _Trial:
-    """Linears [outputs, n] on a few rows [m, n], each of which counts so much [m]; the range is that of all rows."""
+class _Seen:
+    """Rows [m, n] of an input: a few, and of all the smallest, the largest and the mean size of each value [n]."""
 
     few: Tensor
+    low: Tensor
+    high: Tensor
+    mean: Tensor
+
+
+def _seen(inputs: Iterable[Tensor], step: int) -> _Seen:
+    """Look at the rows of several inputs, and keep each `step`-th."""
+    few, ends, sizes, before = [], [], [], 0
+    for x in inputs:
+        rows = x.reshape(-1, x.shape[-1]).float()
+        few.append(rows[-before % step :: step])
+        ends.append(rows.aminmax(dim=0))
+        sizes.append(rows.abs().sum(0))
+        before += len(rows)
+    lows, highs = zip(*ends, strict=True)
+    return _Seen(
+        torch.cat(few), torch.stack(lows).amin(0), torch.stack(highs).amax(0), torch.stack(sizes).sum(0) / before
+    )
+
+
+@dataclass(frozen=True)
+class _Trial:
+    """Linears [outputs, n] on a few rows of an input, each of which counts so much [m]; the range is that of all."""
+
+    seen: _Seen
     weights: Sequence[Tensor]
     places: Sequence[Tensor]
-    rows: Tensor
     scheme: Scheme
 
     def error(self, scale: Tensor) -> float:
         """Squared error of the outputs, with input and weights as they would be stored."""
-        divided = self.few / scale
+        few = self.seen.few
+        divided = few / scale
         if self.scheme.activation is not None:
-            ends = (self.rows / scale).aminmax()
-            params = activation_params(float(ends.min), float(ends.max))
+            low, high = (self.seen.low / scale).min(), (self.seen.high / scale).max()
+            params = activation_params(float(low), float(high))
             divided = there_and_back(divided, params.scale, params.zero_point)
         total = 0.0
         for weight, places in zip(self.weights, self.places, strict=True):
             wide = weight * scale
             fitted = fit(wide, self.scheme.weight)
             real = dequantize(quantize(wide, fitted, self.scheme.weight), fitted)
-            total += float(((self.few @ weight.T - divided @ real.T).square().sum(1) * places).sum())
+            total += float(((few @ weight.T - divided @ real.T).square().sum(1) * places).sum())
         return total
 
 

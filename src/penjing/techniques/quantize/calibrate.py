@@ -10,7 +10,7 @@ from torch import Tensor, fx, nn
 from penjing.errors import WorkloadError
 from penjing.techniques.quantize.graph import copied
 from penjing.techniques.quantize.observers import BINS, Histogram
-from penjing.techniques.quantize.quick import quick
+from penjing.techniques.quantize.quick import folded, quick
 
 Inputs = Sequence[Any]
 """Flat inputs of the graph, one calibration batch."""
@@ -130,7 +130,7 @@ class Reference:
 
         Infinite where nothing differs.
         """
-        noise, candidate = 0.0, quick(candidate)
+        noise, candidate = 0.0, folded(quick(candidate))
         for inputs, outputs in zip(self._batches, self._outputs, strict=True):
             for y, z in zip(outputs, _floats(candidate(*inputs)), strict=True):
                 noise += float((y.double() - z.double()).square().sum())

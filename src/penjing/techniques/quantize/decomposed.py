@@ -4,7 +4,7 @@ Scales and zero points become numbers in the calls, and biases, which these back
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, fx, nn
@@ -121,6 +121,16 @@ def _constant(module: fx.GraphModule, name: str, value: Tensor) -> fx.Node:
     return module.graph.get_attr(name)
 
 
+def _clip(module: fx.GraphModule, node: fx.Node, xnnpack: bool) -> fx.Node:
+    """Bounds as numbers."""
+    x, scale_node, zero_node, bits = node.args
+    scale, zero = _value(module, scale_node), _value(module, zero_node)
+    assert scale is not None
+    assert zero is not None
+    bounds = (float((step - zero.to(scale.dtype)) * scale) for step in (0, 2 ** cast("int", bits) - 1))
+    return module.graph.call_function(torch.ops.aten.clamp.default, (x, *bounds))
+
+
 def _unpacked(module: fx.GraphModule, node: fx.Node, xnnpack: bool) -> fx.Node:
     """A weight of few bits as the float constant that it stands for: these backends have no operator for it."""
     stored, scale, zero_point = (_value(module, argument) for argument in node.args[:3])
@@ -131,6 +141,7 @@ def _unpacked(module: fx.GraphModule, node: fx.Node, xnnpack: bool) -> fx.Node:
 _TABLE: dict[str, Callable[[fx.GraphModule, fx.Node, bool], fx.Node]] = {
     "penjing::quantize_linear": _quantize,
     "penjing::dequantize_linear": _dequantize,
+    "penjing::clip_steps": _clip,
     "penjing::global_average_pool": _pool,
     "penjing::unpack": _unpacked,
 }

@@ -11,7 +11,7 @@ from penjing.techniques.quantize.data import Calibration
 from penjing.techniques.quantize.importance import weigh
 from penjing.techniques.quantize.insert import insert
 from penjing.techniques.quantize.lapq import Ranges, joint_ranges
-from penjing.techniques.quantize.observers import OBSERVERS
+from penjing.techniques.quantize.observers import OBSERVERS, mse
 from penjing.techniques.quantize.plan import Plan, make_plan
 from penjing.techniques.quantize.refine import ROUNDINGS, correct_biases
 from penjing.techniques.quantize.stages import AUTO, JOINT, Stages
@@ -66,7 +66,7 @@ class Fitting:
         """Observe once, and take the ranges of the best observer."""
         tried = self._candidates(self._module, self._plan, observers)
         best = self._best(tried)
-        if not self._plan.stored:
+        if not self._plan.observed:
             self.rows.append(
                 f"weights to the nearest: outputs {best.decibel:.1f} dB above their error on {self._data.where}"
             )
@@ -85,9 +85,9 @@ class Fitting:
 
     def _candidates(self, module: fx.GraphModule, plan: Plan, observers: Sequence[str]) -> list[Fitted]:
         """Observe once, and quantise with the ranges of each observer."""
-        if not plan.stored:
+        if not plan.observed:
             return [self._glanced(module, plan, {}, "")]
-        histograms = observe(module, set(plan.stored.values()), self._data.seen)
+        histograms = observe(module, plan.observed, self._data.seen)
         if "fisher" in observers:
             histograms = weigh(module, histograms, self._data.few)
 
@@ -95,7 +95,10 @@ class Fitting:
             if name == JOINT:
                 judge = Reference(module, self._data.few)
                 return joint_ranges(histograms, lambda each: judge.decibel(insert(module, plan, each)))
-            return {node: OBSERVERS[name](histogram) for node, histogram in histograms.items()}
+            return {
+                node: mse(histogram, plan.bits[node]) if node in plan.bits else OBSERVERS[name](histogram)
+                for node, histogram in histograms.items()
+            }
 
         return [self._glanced(module, plan, ranges(name), name) for name in observers]
 

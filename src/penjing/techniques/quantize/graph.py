@@ -99,6 +99,15 @@ def put(module: fx.GraphModule, path: str, value: Tensor) -> fx.Node:
     return node
 
 
+def varying(graph: fx.Graph) -> list[fx.Node]:
+    """Nodes that depend on an input; all else is computed once, when the model is written."""
+    found: dict[fx.Node, None] = {}
+    for node in graph.nodes:
+        if node.op == "placeholder" or any(x in found for x in node.all_input_nodes):
+            found[node] = None
+    return list(found)
+
+
 def shape_of(node: fx.Node) -> tuple[int | torch.SymInt, ...]:
     """Shape of a node's output at capture; free dimensions are symbols."""
     return tuple(node.meta["val"].shape)

@@ -15,8 +15,10 @@ from penjing.techniques.quantize.params import (
     quantize_channels,
 )
 from penjing.techniques.quantize.plan import Plan
+from penjing.techniques.quantize.products import operand_params
 from penjing.techniques.quantize.weights import quantize, weight_params
 
+CLIP = torch.ops.penjing.clip_steps.default
 QUANTIZE = torch.ops.penjing.quantize_linear.default
 DEQUANTIZE = torch.ops.penjing.dequantize_linear.default
 WHOLE, OUTPUT_CHANNEL = 0, 0  # an axis: of no effect for a whole tensor; the first of a weight or bias
@@ -29,7 +31,9 @@ def insert(module: fx.GraphModule, plan: Plan, ranges: Mapping[str, tuple[float,
     """
     quantized = copied(module)
     device = next((p.device for p in module.parameters()), torch.device("cpu"))
-    params = {name: _on(device, activation_params(*ranges[name])) for name in sorted(set(plan.stored.values()))}
+    bits = {name: plan.bits.get(name, 8) for name in sorted(set(plan.stored.values()))}
+    params = {name: _on(device, activation_params(*ranges[name], bits[name])) for name in bits}
+    operands = {name: _on(device, operand_params(*ranges[name])) for name in sorted(plan.operands)}
     integer = plan.layers | plan.operators
     pack_weights(quantized, plan.formats.packed, plan.layers)
     nodes = {node.name: node for node in quantized.graph.nodes}
@@ -44,8 +48,10 @@ def insert(module: fx.GraphModule, plan: Plan, ranges: Mapping[str, tuple[float,
             plan.formats.static[name].weight,
         )
     readers = {name: _params_nodes(quantized, nodes[name], values) for name, values in params.items()}
+    for name in sorted(plan.formats.products):
+        _store_operands(quantized, nodes[name], operands)
     for name, owner in plan.stored.items():
-        _store(quantized, nodes[name], readers[owner], name in integer, integer)
+        _store(quantized, nodes[name], readers[owner], bits[owner], name in integer, integer)
     return without_unread(quantized)
 
 
@@ -63,7 +69,7 @@ def _quantize_weights(module: fx.GraphModule, layer: fx.Node, owner: str, activa
     stored = quantize(weight.flatten(1), params, grid).reshape(weight.shape)
     whole = len(params.scale) == 1
     weights = QuantParams(*(each.reshape([] if whole else [-1]) for each in (params.scale, params.zero_point)))
-    kind = "quantized" if grid.bits == 8 else grid.type
+    kind = "quantized" if grid.bits == 8 else f"int{grid.bits}"
     operands = [_constant(module, layer, f"{path}.weight", kind, stored, weights)]
     if bias is not None:
         biases = bias_params(activation_scale, params.scale.flatten().expand(len(weight)).contiguous())
@@ -93,16 +99,35 @@ def _params_nodes(module: fx.GraphModule, node: fx.Node, params: QuantParams) ->
 
 
 def _store(
-    module: fx.GraphModule, node: fx.Node, params: tuple[fx.Node, fx.Node], made_by_int8: bool, integer: frozenset[str]
+    module: fx.GraphModule,
+    node: fx.Node,
+    params: tuple[fx.Node, fx.Node],
+    bits: int,
+    made_by_int8: bool,
+    integer: frozenset[str],
 ) -> None:
-    """Round the output of a node to int8.
+    """Round the output of a node to int8, to fewer steps of it where it has fewer bits.
 
     Int8 operators read the rounded value. So does everything else if an int8 operator made it, for then there is no
     other; what a float operator made is read as it was by float operators.
     """
     after = max((node, *params)).next
     with module.graph.inserting_before(after):
-        stored = module.graph.call_function(QUANTIZE, (node, *params, WHOLE))
+        inside = node if bits == 8 else module.graph.call_function(CLIP, (node, *params, bits))
+        stored = module.graph.call_function(QUANTIZE, (inside, *params, WHOLE))
         value = module.graph.call_function(DEQUANTIZE, (stored, *params, WHOLE))
     value.meta["val"] = node.meta["val"]
-    node.replace_all_uses_with(value, lambda user: user is not stored and (made_by_int8 or user.name in integer))
+    own = (inside, stored)
+    node.replace_all_uses_with(value, lambda user: user not in own and (made_by_int8 or user.name in integer))
+
+
+def _store_operands(module: fx.GraphModule, product: fx.Node, params: Mapping[str, QuantParams]) -> None:
+    """Round what a product of two activations reads, for it alone."""
+    for operand in product.all_input_nodes:
+        name = f"activations.{operand.name}_for_{product.name}"
+        with module.graph.inserting_before(product):
+            scale = put(module, f"{name}_scale", params[operand.name].scale)
+            zero_point = put(module, f"{name}_zero_point", params[operand.name].zero_point)
+            stored = module.graph.call_function(QUANTIZE, (operand, scale, zero_point, WHOLE))
+            value = module.graph.call_function(DEQUANTIZE, (stored, scale, zero_point, WHOLE))
+        product.replace_input_with(operand, value)

@@ -2,9 +2,12 @@
 
 import re
 
+import torch
 from torch import nn
 
-_STORED = re.compile(r"(?P<weight>.+?)_(?P<how>quantized|int4|packed|packed_int4)(_\d+)?")
+from penjing.recipe.schemes import INTEGERS
+
+_STORED = re.compile(r"(?P<weight>.+?)_(?P<how>quantized|(packed_)?int(?P<bits>[234])|packed)(_\d+)?")
 """A weight in steps, numbered from the second call of a module on; "packed" where it is computed with in float."""
 
 
@@ -16,6 +19,26 @@ def weight_behind(stored: str) -> str:
     """
     found = _STORED.fullmatch(stored)
     return found["weight"] if found else stored
+
+
+def limits_of(stored: str, dtype: torch.dtype) -> tuple[int, int]:
+    """Smallest and largest step of a stored weight, by its name and the type that holds it.
+
+    >>> limits_of("head.weight_packed_int4_1", torch.int8), limits_of("head.weight_quantized", torch.int8)
+    ((-7, 7), (-127, 127))
+    """
+    found = _STORED.fullmatch(stored)
+    bits = (found and found["bits"]) or "8"
+    return INTEGERS[f"{'u' if dtype == torch.uint8 else ''}int{bits}"]
+
+
+def is_quantized(module: nn.Module) -> bool:
+    """Whether a model holds weights that were stored in fewer bits.
+
+    >>> is_quantized(nn.Linear(2, 2))
+    False
+    """
+    return any(_STORED.fullmatch(name) for name, _ in module.named_buffers())
 
 
 def int8_layers(module: nn.Module) -> tuple[str, ...]:

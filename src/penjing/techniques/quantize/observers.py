@@ -83,11 +83,11 @@ def percentile(histogram: Histogram, share: float = 99.99) -> tuple[float, float
     return min(low, 0.0), max(high, 0.0)
 
 
-def mse(histogram: Histogram) -> tuple[float, float]:
+def mse(histogram: Histogram, bits: int = 8) -> tuple[float, float]:
     r"""Take the range with the least squared error, min_{l, h} sum_b n_b (c_b - Q_{l,h}(c_b))^2.
 
-    Q is uint8 quantisation of [l, h], c_b the centre of bin b. Both ends are searched on a grid of 32 shares of what
-    was seen. The criterion of Banner et al. 2019, "Post training 4-bit quantization of convolutional networks"
+    Q is quantisation of [l, h] to 2^bits steps, c_b the centre of bin b. Both ends are searched on a grid of 32 shares
+    of what was seen. The criterion of Banner et al. 2019, "Post training 4-bit quantization of convolutional networks"
     (arXiv:1810.05723), solved by search instead of under a Laplace assumption.
     """
     counts, centers = histogram.counts.double(), histogram.centers
@@ -96,7 +96,7 @@ def mse(histogram: Histogram) -> tuple[float, float]:
     highs = shares * histogram.high if histogram.high > 0 else shares.new_zeros(1)
     best, found = float("inf"), (histogram.low, histogram.high)
     for low in lows:
-        errors = (counts * squared_error(centers, low, highs[:, None])).sum(1)
+        errors = (counts * squared_error(centers, low, highs[:, None], bits)).sum(1)
         if (error := float(errors.min())) < best:
             best, found = error, (float(low), float(highs[errors.argmin()]))
     return found
@@ -231,12 +231,14 @@ def _around(histogram: Histogram, mean: float, reach: float) -> tuple[float, flo
     return min(max(histogram.low, mean - reach), 0.0), max(min(histogram.high, mean + reach), 0.0)
 
 
-def squared_error(values: Tensor, low: Tensor, high: Tensor) -> Tensor:
-    """Squared error of each value under uint8 quantisation of [low, high]; the shapes broadcast."""
-    scale = (high - low).clamp_min(torch.finfo(torch.float32).tiny) / UINT8_STEPS
+def squared_error(values: Tensor, low: Tensor, high: Tensor, bits: int = 8) -> Tensor:
+    """Squared error of each value under quantisation of [low, high] to 2^bits steps; the shapes broadcast."""
+    steps = 2**bits - 1
+    scale = (high - low).clamp_min(torch.finfo(torch.float32).tiny) / steps
     zero_point = torch.round(-low / scale)
-    stored = (torch.round(values / scale) + zero_point).clamp(0, UINT8_STEPS)
-    return ((stored - zero_point) * scale - values).square()
+    stored = (torch.round(values / scale) + zero_point).clamp(0, steps)
+    error: Tensor = ((stored - zero_point) * scale - values).square()
+    return error
 
 
 OBSERVERS: dict[str, Observer] = {

@@ -14,12 +14,17 @@ def translations() -> dict[Callable[..., Any], Callable[..., Any]]:
     """Table for torch.onnx.export(..., custom_translation_table=translations()), opset 13 and later.
 
     >>> len(translations())
-    5
+    6
     """
     from onnxscript import opset20 as op
 
     def quantize_linear(x: Any, scale: Any, zero_point: Any, axis: int) -> Any:
         return op.QuantizeLinear(x, scale, zero_point, axis=axis)
+
+    def clip_steps(x: Any, scale: Any, zero_point: Any, bits: int) -> Any:
+        zero: Any = op.Cast(zero_point, to=FLOAT)
+        most: Any = op.Constant(value_float=float(2**bits - 1))
+        return op.Clip(x, op.Mul(op.Neg(zero), scale), op.Mul(op.Sub(most, zero), scale))
 
     def dequantize_linear(x: Any, scale: Any, zero_point: Any, axis: int) -> Any:
         return op.DequantizeLinear(x, scale, zero_point, axis=axis)
@@ -44,6 +49,7 @@ def translations() -> dict[Callable[..., Any], Callable[..., Any]]:
         torch.ops.penjing.unpack.default: unpack,
         torch.ops.penjing.dynamic_linear.default: dynamic_linear,
         torch.ops.penjing.quantize_linear.default: quantize_linear,
+        torch.ops.penjing.clip_steps.default: clip_steps,
         torch.ops.penjing.dequantize_linear.default: dequantize_linear,
         torch.ops.penjing.global_average_pool.default: global_average_pool,
     }

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 
-def _along(values: Tensor, ndim: int, axis: int) -> Tensor:
+def along(values: Tensor, ndim: int, axis: int) -> Tensor:
     """Shape per-axis values [n] so that they broadcast along one axis; a scalar stays."""
     if values.ndim == 0:
         return values
@@ -29,8 +29,19 @@ def quantize_linear(x: Tensor, scale: Tensor, zero_point: Tensor, axis: int) -> 
     tensor([  0,   2, 255], dtype=torch.uint8)
     """
     limits = torch.iinfo(zero_point.dtype)
-    y = torch.round(x / _along(scale, x.ndim, axis)) + _along(zero_point, x.ndim, axis)
+    y = torch.round(x / along(scale, x.ndim, axis)) + along(zero_point, x.ndim, axis)
     return y.clamp_(limits.min, limits.max).to(zero_point.dtype)
+
+
+@torch.library.custom_op("penjing::clip_steps", mutates_args=())
+def clip_steps(x: Tensor, scale: Tensor, zero_point: Tensor, bits: int) -> Tensor:
+    """Clip to what the steps 0 to 2^bits - 1 hold, so that uint8 stores no other: to [-z s, (2^bits - 1 - z) s].
+
+    >>> clip_steps(torch.tensor([-9.0, 0.5, 9.0]), torch.tensor(0.5), torch.tensor(2, dtype=torch.uint8), 4)
+    tensor([-1.0000,  0.5000,  6.5000])
+    """
+    zero = zero_point.to(scale.dtype)
+    return torch.clamp(x, (0 - zero) * scale, (2**bits - 1 - zero) * scale)
 
 
 @torch.library.custom_op("penjing::dequantize_linear", mutates_args=())
@@ -40,7 +51,7 @@ def dequantize_linear(x: Tensor, scale: Tensor, zero_point: Tensor, axis: int) -
     >>> dequantize_linear(torch.tensor([3, 5]), torch.tensor(0.5), torch.tensor(3), 0)
     tensor([0., 1.])
     """
-    return (x.int() - _along(zero_point, x.ndim, axis).int()).to(scale.dtype) * _along(scale, x.ndim, axis)
+    return (x.int() - along(zero_point, x.ndim, axis).int()).to(scale.dtype) * along(scale, x.ndim, axis)
 
 
 @torch.library.custom_op("penjing::global_average_pool", mutates_args=())
@@ -85,6 +96,11 @@ def dynamic_linear(x: Tensor, weight: Tensor, scale: Tensor, bias: Tensor | None
 @quantize_linear.register_fake
 def _(x: Tensor, scale: Tensor, zero_point: Tensor, axis: int) -> Tensor:
     return torch.empty_like(x, dtype=zero_point.dtype)
+
+
+@clip_steps.register_fake
+def _(x: Tensor, scale: Tensor, zero_point: Tensor, bits: int) -> Tensor:
+    return torch.empty_like(x)
 
 
 @dequantize_linear.register_fake

@@ -69,7 +69,7 @@ def _stored_apart(module: fx.GraphModule, slot: Slot, weight: Tensor, grid: Grid
         stored = stored.reshape(matrix.shape).movedim(0, slot.axis).contiguous()
         shape = [-1 if dim == slot.axis else 1 for dim in range(weight.ndim)]
         scale, zero = params.scale.reshape(shape), params.zero_point.reshape(shape)
-    kind = "packed_int4" if grid.bits == 4 else "packed"
+    kind = f"packed_int{grid.bits}" if grid.bits < 8 else "packed"
     nodes = [put(module, f"{slot.path}_{kind}", stored), put(module, f"{slot.path}_scale", scale.contiguous())]
     has_zero = grid.is_integer and bool(params.zero_point.any())
     nodes.append(put(module, f"{slot.path}_zero_point", zero.contiguous()) if has_zero else None)  # type: ignore[arg-type]

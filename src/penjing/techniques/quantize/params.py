@@ -22,19 +22,20 @@ class QuantParams:
     zero_point: Tensor
 
 
-def activation_params(low: float, high: float) -> QuantParams:
-    """Spread [low, high], widened to hold zero, over uint8.
+def activation_params(low: float, high: float, bits: int = 8) -> QuantParams:
+    """Spread [low, high], widened to hold zero, over the steps 0 to 2^bits - 1 of uint8.
 
-    scale = (high - low) / 255, zero_point = round(-low / scale).
+    scale = (high - low) / (2^bits - 1), zero_point = round(-low / scale).
 
     >>> activation_params(-1.0, 1.55)
     QuantParams(scale=tensor(0.0100), zero_point=tensor(100, dtype=torch.uint8))
     """
     low, high = min(low, 0.0), max(high, 0.0)
-    scale = (high - low) / UINT8_STEPS
+    steps = 2**bits - 1
+    scale = (high - low) / steps
     if scale < SMALLEST_SCALE:  # the tensor is zero wherever it was looked at
         scale, low = 1.0, 0.0
-    zero_point = min(max(round(-low / scale), 0), UINT8_STEPS)
+    zero_point = min(max(round(-low / scale), 0), steps)
     return QuantParams(torch.tensor(scale, dtype=torch.float32), torch.tensor(zero_point, dtype=torch.uint8))
 
 

@@ -1,7 +1,7 @@
 """What runs in int8 and which tensors are stored in int8: a pure reading of the graph, before any number is looked at.
 
 ONNX Runtime fuses DequantizeLinear -> operator -> QuantizeLinear into one integer kernel when every input and the
-output of the operator is stored in eight bits. Hence four kinds of operator:
+output of the operator is stored in eight bits. Hence the kinds of operator:
 
 - layers (convolution, linear) are what int8 is for: their inputs are stored;
 - light operators (add, concat, average, ...) join in only where an int8 operator reads them and all they read comes
@@ -9,11 +9,13 @@ output of the operator is stored in eight bits. Hence four kinds of operator:
 - moves (reshape, max pool, ...) pass stored values on unchanged, with the range of their input;
 - a rectifier after an operator costs nothing: a range that starts at zero cuts off at zero.
 
+- products of two activations read operands that are stored for them alone, where the recipe asks for it.
+
 All else stays in float and reads what DequantizeLinear gives.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from types import MappingProxyType
 
@@ -33,6 +35,7 @@ from penjing.techniques.quantize.graph import (
     only_user,
 )
 from penjing.techniques.quantize.pads import adds_zeros
+from penjing.techniques.quantize.products import activation_products
 from penjing.techniques.quantize.slots import weight_slots
 
 LIGHT = frozenset(
@@ -43,7 +46,7 @@ MOVES = frozenset(
     {aten.max_pool1d.default, aten.max_pool2d.default, aten.max_pool3d.default, aten.flatten.using_ints}
     | {aten.view.default, aten.reshape.default, aten.permute.default, aten.transpose.int, aten.squeeze.default}
     | {aten.squeeze.dim, aten.squeeze.dims, aten.unsqueeze.default, aten.contiguous.default, aten.clone.default}
-    | {aten.dropout.default, aten.slice.Tensor, aten.select.int}
+    | {aten.dropout.default, aten.slice.Tensor, aten.select.int, aten.unflatten.int}
 )
 
 
@@ -62,11 +65,13 @@ class Formats:
 
     static: name of a layer that runs in int8 with ranges from calibration -> its scheme. packed: name of the node of a
     weight that is stored by itself -> its scheme. kept: layer that stays in float -> which module that is and why.
+    products: names of products of two activations that run in int8.
     """
 
     static: Mapping[str, Scheme]
     packed: Mapping[str, Scheme]
     kept: Mapping[str, Kept]
+    products: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -74,25 +79,38 @@ class Plan:
     """Names of nodes, by their part.
 
     layers, operators: what runs in int8. stored: a node whose output is kept in int8 -> the node whose range it has.
+    bits: of the steps of a range, by the node that has it; all but those that are named have eight.
+    operands: nodes that products of two activations read, which are stored once more for them.
     """
 
     formats: Formats
     operators: frozenset[str]
     stored: Mapping[str, str]
+    bits: Mapping[str, int] = field(default_factory=dict)
+    operands: frozenset[str] = frozenset()
 
     @property
     def layers(self) -> frozenset[str]:
         """Layers that run in int8 with ranges from calibration."""
         return frozenset(self.formats.static)
 
+    @property
+    def observed(self) -> frozenset[str]:
+        """Nodes whose ranges are looked for."""
+        return frozenset(self.stored.values()) | self.operands
+
 
 def choose_formats(
-    module: fx.GraphModule, scheme: Scheme | str, overrides: Mapping[str, Scheme | str] = MappingProxyType({})
+    module: fx.GraphModule,
+    scheme: Scheme | str,
+    overrides: Mapping[str, Scheme | str] = MappingProxyType({}),
+    *,
+    products: bool = False,
 ) -> Formats:
     """Give each layer the scheme of the first pattern that matches its name, or else the scheme of all.
 
-    A static scheme holds for convolutions and linears; of what else has weights it stores the weights alone. Raises
-    RecipeError for a pattern that names no layer.
+    A static scheme holds for convolutions and linears; of what else has weights it stores the weights alone.
+    products: whether products of two activations run in int8 too. Raises RecipeError for a pattern that names no layer.
     """
     slots = list(weight_slots(module))
     layers = [node for node in module.graph.nodes if node.target in LAYERS]
@@ -122,7 +140,7 @@ def choose_formats(
         apart = slot.reader.name in kept or slot.reader.name in static
         if chosen is not None and not apart and not any(user.name in kept for user in slot.weight.users):
             packed.setdefault(slot.weight.name, chosen)
-    return Formats(static, packed, kept)
+    return Formats(static, packed, kept, activation_products(module.graph) if products else frozenset())
 
 
 def _unfit(layer: fx.Node, scheme: Scheme) -> str | None:
@@ -139,9 +157,9 @@ def _unfit(layer: fx.Node, scheme: Scheme) -> str | None:
 def make_plan(graph: fx.Graph, formats: Formats) -> Plan:
     """Walk from the outputs to the inputs and note which tensors an int8 operator wants stored."""
     layers = frozenset(formats.static)
-    from_int8 = _from_int8(graph, layers)
+    from_int8 = _from_int8(graph, layers | formats.products)
     wanted: set[fx.Node] = set()
-    operators: set[str] = set()
+    operators = set(formats.products)
     for node in reversed(graph.nodes):
         if node.name in layers:
             wanted.add(node.args[0])
@@ -170,11 +188,22 @@ def make_plan(graph: fx.Graph, formats: Formats) -> Plan:
             stored[node.name] = stored[node.args[0].name]
         else:
             stored[node.name] = node.name
-    return Plan(formats, frozenset(operators), stored)
+    operands = (x.name for node in graph.nodes if node.name in formats.products for x in node.all_input_nodes)
+    return Plan(formats, frozenset(operators), stored, _bits(graph, formats, stored), frozenset(operands))
 
 
-def _from_int8(graph: fx.Graph, layers: frozenset[str]) -> set[fx.Node]:
-    """Nodes whose value comes from int8 layers and float32 inputs alone, by operators that can run in int8."""
+def _bits(graph: fx.Graph, formats: Formats, stored: Mapping[str, str]) -> dict[str, int]:
+    """Bits of the ranges that have fewer than eight: the most that a layer which reads the values asks for."""
+    found: dict[str, int] = {}
+    for node in graph.nodes:
+        if (scheme := formats.static.get(node.name)) is not None and scheme.activation is not None:
+            owner = stored[node.args[0].name]
+            found[owner] = max(found.get(owner, 0), scheme.activation.bits)
+    return {owner: bits for owner, bits in found.items() if bits < 8}
+
+
+def _from_int8(graph: fx.Graph, integer: frozenset[str]) -> set[fx.Node]:
+    """Nodes whose value comes from int8 layers, products and float32 inputs alone, by operators that can be int8."""
     found: set[fx.Node] = set()
     for node in graph.nodes:
         if node.op == "placeholder":
@@ -185,7 +214,7 @@ def _from_int8(graph: fx.Graph, layers: frozenset[str]) -> set[fx.Node]:
         elif node.target in LIGHT:
             possible = _plain(node) and all(x in found for x in node.all_input_nodes)
         else:
-            possible = node.name in layers
+            possible = node.name in integer
         if possible:
             found.add(node)
     return found

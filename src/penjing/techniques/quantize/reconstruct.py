@@ -15,7 +15,7 @@ the gradient of a rounding taken as one.
 """
 
 import copy
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -71,14 +71,17 @@ def _reconstructed(
     weights = place_weights(reference, learnt, batches)
     for part in parts(fast, learnt, by_block=by_block):
         source = float_nodes[part.last.name]
-        there.before(source.next.name)
-        here.before(part.nodes[0].name)
         places = weights.get(part.last.name)
         soft = {
             layer.name: _Soft(tensor_of(reference, bind(float_nodes[layer.name])["weight"]), learnt[layer.name])
             for layer in part.layers
         }
-        _learn(fast, part, here, there.values(source), places, soft)
+
+        def wanted(piece: int, source: fx.Node = source) -> Tensor:
+            value: Tensor = there.before(source.next, piece)[source]
+            return value
+
+        _learn(fast, part, here, wanted, places, soft, len(batches))
     return mended
 
 
@@ -120,23 +123,27 @@ def _learn(
     module: fx.GraphModule,
     part: Part,
     walk: Walk,
-    wanted: Sequence[Tensor],
+    wanted: Callable[[int], Tensor],
     places: Sequence[Tensor] | None,
     soft: "Mapping[str, _Soft]",
+    pieces: int,
 ) -> None:
-    """Learn the roundings of a part, and store them; soft: name of a layer -> its weight."""
+    """Learn the roundings of a part, and store them.
+
+    wanted: its output in the float network, of each piece. soft: name of a layer -> its weight.
+    """
     inside = set(part.nodes)
-    needed = [x for node in part.nodes for x in node.all_input_nodes if x not in inside and walk.holds(x)]
-    outside = {x: walk.values(x) for x in dict.fromkeys(needed)}
+    outside = {x for node in part.nodes for x in node.all_input_nodes} - inside
     optimizer = torch.optim.Adam([each.v for each in soft.values()], lr=LEARNING_RATE)
-    energy = sum(float(y.double().square().mean()) for y in wanted) / len(wanted)
+    energy = sum(float(wanted(i).double().square().mean()) for i in range(pieces)) / pieces
     generator = torch.Generator().manual_seed(0)
     machine = fx.Interpreter(module)
     for step in range(STEPS):
-        i = int(torch.randint(len(wanted), (1,), generator=generator))
+        i = int(torch.randint(pieces, (1,), generator=generator))
+        values = walk.before(part.nodes[0], i)
         with torch.enable_grad():
-            got = _run(machine, part, {x: values[i] for x, values in outside.items()}, soft)
-            error = (got - wanted[i]).square()
+            got = _run(machine, part, {x: values[x] for x in outside if x in values}, soft)
+            error = (got - wanted(i)).square()
             if places is not None and len(part.nodes) == 1:
                 error = error.mean(output_channel(part.last, error.ndim)).flatten() * places[i]
             loss = error.mean() / max(energy, 1e-30)

@@ -10,6 +10,7 @@ from penjing.recipe.schemes import INTEGERS
 from penjing.structure.rules import bind
 from penjing.techniques.quantize.graph import CONVOLUTIONS, LINEAR, tensor_of
 from penjing.techniques.quantize.insert import DEQUANTIZE
+from penjing.techniques.quantize.layers import limits_of
 from penjing.techniques.quantize.pack import DYNAMIC_LINEAR, UNPACK
 
 
@@ -76,12 +77,11 @@ def stored(module: fx.GraphModule, layer: fx.Node) -> Stored | None:
     wide, zeros = (
         _widen(each, whole).reshape(outputs, -1) for each in (scale, torch.zeros(()) if zero is None else zero)
     )
-    four_bits = "int4" in str(weight.args[0].target).rpartition(".")[2]  # type: ignore[union-attr]
-    name = ("u" if whole.dtype == torch.uint8 else "") + ("int4" if four_bits else "int8")
+    limits = limits_of(str(weight.args[0].target), whole.dtype)  # type: ignore[union-attr]
     if isinstance(bias, fx.Node) and bias.target is DEQUANTIZE:
         steps, size = (tensor_of(module, each) for each in bias.args[:2])  # type: ignore[arg-type]
-        return Stored(whole, wide, zeros, INTEGERS[name], steps, size)
-    return Stored(whole, wide, zeros, INTEGERS[name], _float_bias(module, bias), None)
+        return Stored(whole, wide, zeros, limits, steps, size)
+    return Stored(whole, wide, zeros, limits, _float_bias(module, bias), None)
 
 
 def _float_bias(module: fx.GraphModule, bias: Any) -> Tensor | None:

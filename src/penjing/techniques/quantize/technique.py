@@ -20,6 +20,7 @@ from penjing.techniques.quantize.insert import insert
 from penjing.techniques.quantize.layers import int8_layers
 from penjing.techniques.quantize.pads import merge_pads
 from penjing.techniques.quantize.plan import Plan, choose_formats, make_plan
+from penjing.techniques.quantize.products import open_attention
 from penjing.techniques.quantize.stages import stages_of
 from penjing.techniques.sparsify.torch_masks import take_torch_masks
 from penjing.techniques.state import Context, State
@@ -37,7 +38,7 @@ def run(state: State, step: Quantize, context: Context) -> State:
     captured = capture(
         state.model, state.example, None if context.workload is None else context.workload.dynamic_shapes
     )
-    plan, folds = prepare(captured.module, step.scheme, step.overrides)
+    plan, folds = prepare(captured.module, step.scheme, step.overrides, products=step.products)
     data = calibration(context, captured, needed=bool(needs(step)))
     if data is None:
         module, pairs = captured.module, 0
@@ -52,6 +53,8 @@ def run(state: State, step: Quantize, context: Context) -> State:
     state = replace(state, model=GraphModel.of(replace(captured, module=chosen)), graph=True)
     for sentence, fell_back in _what_runs(captured.module, plan, folds, data):
         state = state.log(step.key, sentence, fell_back=fell_back)
+    if step.products and not plan.formats.products:
+        state = state.log(step.key, "products=True: the model has no product of two activations", fell_back=True)
     for sentence in tried:
         state = state.log(step.key, sentence)
     if plan.layers:
@@ -77,19 +80,26 @@ def needs(step: Quantize) -> frozenset[str]:
 def _what_runs(module: fx.GraphModule, plan: Plan, folds: int, data: Calibration | None) -> Iterator[tuple[str, bool]]:
     if plan.layers:
         assert data is not None
+        between = len(plan.operators - plan.formats.products)
         yield (
-            f"{len(plan.layers)} layers run in int8, with {folds} batch norms folded and {len(plan.operators)} "
-            f"operators between them; ranges from {data.samples} samples",
+            f"{len(plan.layers)} layers run in int8, with {folds} batch norms folded and {between} "
+            f"operators between them; ranges from {data.seen.samples} samples",
             False,
         )
+    if plan.formats.products:
+        yield f"{len(plan.formats.products)} products of two activations run in int8", False
     for sentence in packed_account(module, plan):
         yield sentence, False
-    if data is not None and data.warning:
-        yield data.warning, True
+    for warning in () if data is None else data.warnings:
+        yield warning, True
 
 
 def prepare(
-    module: fx.GraphModule, scheme: Scheme | str = "int8", overrides: Mapping[str, Scheme | str] = MappingProxyType({})
+    module: fx.GraphModule,
+    scheme: Scheme | str = "int8",
+    overrides: Mapping[str, Scheme | str] = MappingProxyType({}),
+    *,
+    products: bool = False,
 ) -> tuple[Plan, int]:
     """Bring a captured graph, in place, into the form that integer kernels want; give the plan and the number of folds.
 
@@ -100,7 +110,9 @@ def prepare(
     as_linears(module)
     folds = fold_batch_norms(module)
     pool_globally(module)
-    formats = choose_formats(module, scheme, overrides)
+    if products:
+        open_attention(module)
+    formats = choose_formats(module, scheme, overrides, products=products)
     if not (formats.static or formats.packed):
         why = (
             "; ".join(f"{row.module} stays in float: {row.reason}" for row in formats.kept.values())

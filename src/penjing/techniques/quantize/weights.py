@@ -10,21 +10,19 @@ import torch
 from torch import Tensor
 
 from penjing.recipe import Grid
+from penjing.recipe.schemes import INTEGERS
 from penjing.techniques.quantize.params import INT32_ROOM, SMALLEST_SCALE, QuantParams
 from penjing.types import Granularity
 
 SHARES = torch.linspace(1.0, 0.4, 25, dtype=torch.float64)
 FP8_LARGEST = 448.0
 TYPES = {
-    "int8": torch.int8,
-    "int4": torch.int8,
-    "uint8": torch.uint8,
-    "uint4": torch.uint8,
+    **{name: torch.uint8 if name.startswith("u") else torch.int8 for name in INTEGERS},
     "fp16": torch.float16,
     "bf16": torch.bfloat16,
     "fp8": torch.float8_e4m3fn,
 }
-"""What torch stores a value in; four bits have no type there, and take eight."""
+"""What torch stores a value in; fewer bits than eight have no type there, and take eight."""
 
 PER_CHANNEL = Grid("int8")
 

@@ -71,12 +71,21 @@ def find_pattern(pattern: str) -> Units | OfEvery:
         if not 0 < keep < group:
             raise RecipeError(f"Sparsify: pattern={pattern!r} must keep at least one of more, as '2:4' does")
         return OfEvery(keep, group)
-    if found := re.fullmatch(r"(\d+)x(\d+)", pattern):
-        rows, columns = map(int, found.groups())
-        if rows and columns:
-            return lambda name, weight: _blocks(name, weight, rows, columns)
+    if sizes := block_sizes(pattern):
+        return lambda name, weight: _blocks(name, weight, *sizes)
     known = ", ".join(_UNITS)
     raise RecipeError(f"Sparsify: pattern={pattern!r} is unknown; use {known}, N:M such as '2:4', or AxB such as '4x1'")
+
+
+def block_sizes(pattern: str) -> tuple[int, int] | None:
+    """Rows and columns of the blocks of a pattern; None where it has none.
+
+    >>> block_sizes("4x1"), block_sizes("2:4")
+    ((4, 1), None)
+    """
+    found = re.fullmatch(r"(\d+)x(\d+)", pattern)
+    rows, columns = map(int, found.groups()) if found else (0, 0)
+    return (rows, columns) if rows and columns else None
 
 
 def _blocks(name: str, weight: Tensor, rows: int, columns: int) -> Tensor:

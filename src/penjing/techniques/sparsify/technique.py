@@ -18,9 +18,10 @@ from penjing.techniques.sparsify.ramp import Masks, MasksAt
 from penjing.techniques.sparsify.report import sparsity
 from penjing.techniques.sparsify.schedules import find_schedule
 from penjing.techniques.sparsify.scores import SCORES
+from penjing.techniques.sparsify.solve_layers import check_solvable, solve_layers
 from penjing.techniques.sparsify.torch_masks import take_torch_masks
 from penjing.techniques.state import Context, State
-from penjing.types import Regrow, Spread
+from penjing.types import Regrow, Solver, Spread
 
 AMOUNT = 0.5
 _DRAWN = "random"  # a draw for each unit, whatever the weights; of single ones torch removes the highest draws
@@ -35,6 +36,8 @@ def run(state: State, step: Sparsify, context: Context) -> State:
     """
     _check(step)
     state = replace(state, masks={**state.masks, **take_torch_masks(state.model)})
+    if step.method != Solver.MAGNITUDE:
+        return _solved(state, step, context)
     new = masks_at(state, step, context)(1.0, {})
     if step.schedule is not None:  # what is wrong with it has been told before any training
         what = f"{step.pattern} zeros grow by the {step.schedule} schedule in the training that follows"
@@ -47,6 +50,34 @@ def run(state: State, step: Sparsify, context: Context) -> State:
         for name in parametrized_names(state.model):
             state = state.log(step.key, f"{name} is parametrised and was left alone", fell_back=True)
     return state
+
+
+def needs(step: Sparsify) -> frozenset[str]:
+    """What a workload must bring: calibration data, where layers are solved on them.
+
+    >>> needs(Sparsify(0.5)), needs(Sparsify(0.5, method="auto"))
+    (frozenset(), frozenset({'calibration'}))
+    """
+    return frozenset() if step.method == Solver.MAGNITUDE else frozenset({"calibration"})
+
+
+def _solved(state: State, step: Sparsify, context: Context) -> State:
+    """Solve what can be solved; the rest goes by score."""
+    names = _named(state, step, context)
+    pattern = find_pattern(step.pattern)
+    for name in names:  # what the pattern does not divide is told before any work
+        weight = state.model.get_parameter(name).detach()
+        if isinstance(pattern, OfEvery):
+            pattern.mask(name, weight.abs(), torch.ones_like(weight, dtype=torch.bool))
+        else:
+            pattern(name, weight)
+    state, rest = solve_layers(state, step, context, _shares(step, names))
+    for name, share in rest.items():
+        amount = None if isinstance(pattern, OfEvery) else share
+        by_score = replace(step, method=Solver.MAGNITUDE, scope=Spread.LOCAL, amount=amount, parameters=(name,))
+        what = f"{name} is read by no linear layer or convolution of its own; its weights go by magnitude"
+        state = run(state, by_score, context).log(step.key, what, fell_back=True)
+    return told(state, step, names)
 
 
 def told(state: State, step: Sparsify, names: Iterable[str]) -> State:
@@ -183,6 +214,8 @@ def _check(step: Sparsify) -> None:
         raise RecipeError(
             f"Sparsify: pattern={step.pattern!r} removes {pattern.amount:g}, not amount={step.amount!r}; leave it out"
         )
+    if step.method != Solver.MAGNITUDE:
+        check_solvable(step)
     if step.scope is Spread.DEVIATION and step.score != "l1":
         raise RecipeError(
             f"Sparsify: scope='deviation' compares magnitudes with their deviation, not score={step.score!r}; use 'l1'"
