@@ -1,6 +1,6 @@
-"""ResNet-20 on Fashion-MNIST with weights and activations of few bits, trained: what it loses, and to what control.
+"""ResNet-20 on Fashion-MNIST, sparse or in few bits, trained on: what it loses, beside a control trained as long.
 
-    python -m benchmarks.qat_resnet20 [--epochs 1] [--seeds 1] [--only w4a4,w2]
+    python -m benchmarks.retrained_resnet20 [--epochs 1] [--seeds 1] [--only w4a4,w2]
 
 Every row is the file in ONNX Runtime, on the 10,000 test images. Losses are paired with the float32 file of the same
 seed, with a 95 % interval, that of the verdict; the dense control is trained on for as long. The trained models are
@@ -37,12 +37,16 @@ def recipes(epochs: float) -> dict[str, list[Any]]:
         "w2, not trained": [pj.Quantize("w2")],
         "w2": [pj.Quantize("w2"), training],
         "w2a8": [pj.Quantize("w2a8"), training],
+        "80 % zeros": [pj.Sparsify(0.8, method="auto"), training],
+        "80 % zeros, cubic schedule": [pj.Sparsify(0.8, schedule="cubic"), training],
+        "90 % zeros": [pj.Sparsify(0.9, method="auto"), training],
+        "90 % zeros, cubic schedule": [pj.Sparsify(0.9, schedule="cubic"), training],
     }
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--epochs", type=float, default=1.0, help="of training after quantisation")
+    parser.add_argument("--epochs", type=float, default=1.0, help="of training each")
     parser.add_argument("--seeds", type=int, default=1, help="networks that are trained from the beginning")
     parser.add_argument("--only", default="", help="names of recipes, with commas between them")
     args = parser.parse_args(arguments)
@@ -73,7 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                     }
                 )
                 print(rows[-1], flush=True)
-                record("qat_resnet20", {"images": len(reference), "epochs": args.epochs, "lr": LR, "rows": rows})
+                record("retrained_resnet20", {"images": len(reference), "epochs": args.epochs, "lr": LR, "rows": rows})
 
 
 if __name__ == "__main__":
