@@ -553,6 +553,17 @@ def weight_forms(data: dict[str, Any]) -> list[str]:
     ]
 
 
+def dynamic_lstm(data: dict[str, Any]) -> list[str]:
+    lines = ["| inputs to hidden | steps | faster than float32 | off its simulation, rms | off float32, rms |"]
+    lines.append("|---|---|---|---|---|")
+    lines += [
+        f"| {row['inputs']} to {row['hidden']} | {row['steps']} | {ratio(row['faster'])} | "
+        f"{row['from_simulation']:.1e} | {row['from_float']:.1e} |"
+        for row in data["rows"]
+    ]
+    return ['`Quantize("int8-dynamic")` of one LSTM in ONNX Runtime; rms of the outputs\' own.', "", *lines]
+
+
 def products(data: dict[str, Any]) -> list[str]:
     rows = ["| attention | runtime | faster than float32 | than with int8 linears alone | error, % | of those |"]
     rows.append("|---|---|---|---|---|---|")
@@ -594,6 +605,7 @@ SECTIONS: dict[str, tuple[str, Callable[[dict[str, Any]], list[str]]]] = {
     "k_sparse": ("The k-sparse problem, and sparsity without training", k_sparse),
     "quantize_silero": ("A recurrent detector of speech in int8 beside its peers", quantize_silero),
     "weight_forms": ("Forms of a quantised linear", weight_forms),
+    "dynamic_lstm": ("An LSTM in int8-dynamic", dynamic_lstm),
     "products": ("Products of two activations in int8", products),
     "parity": ("Simulation and runtime", parity),
     "import_time": ("Import time", import_time),
