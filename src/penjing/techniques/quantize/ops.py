@@ -89,11 +89,20 @@ def dynamic_linear(x: Tensor, weight: Tensor, scale: Tensor, bias: Tensor | None
     return products if bias is None else products + bias
 
 
-def _dynamic_product(x: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
+def dynamic_range(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Scale and zero point of uint8 that hold all values of a tensor, and zero.
+
+    >>> dynamic_range(torch.tensor([-1.0, 1.55]))
+    (tensor(0.0100), tensor(100.))
+    """
     low, high = x.amin().clamp_max(0), x.amax().clamp_min(0)
     step = (high - low) / 255
     step = torch.where(step > 0, step, torch.ones_like(step))
-    zero = torch.round(-low / step).clamp_(0, 255)
+    return step, torch.round(-low / step).clamp_(0, 255)
+
+
+def _dynamic_product(x: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
+    step, zero = dynamic_range(x)
     q = (torch.round(x / step) + zero).clamp_(0, 255) - zero
     return (q.double() @ weight.double()).to(x.dtype) * (step * scale)
 
