@@ -171,7 +171,9 @@ def _applied(line: Line, recipe: Recipe, scratch: Path) -> tuple[Outcome, Profil
     """Apply a recipe; its static figures are those before the steps that close it, which leave no modules to count."""
 
     def applied(recipe: Recipe) -> Outcome:
-        return apply(line.workload, recipe, seed=line.seed, resume_dir=scratch, progress=line.progress)
+        return apply(
+            line.workload, recipe, runtime=line.runtime, seed=line.seed, resume_dir=scratch, progress=line.progress
+        )
 
     before = applied(Recipe(takewhile(lambda step: not TECHNIQUES[type(step)].last, recipe))).model
     return applied(recipe), profile_captured(before, line.captured(before), line.workload.example)

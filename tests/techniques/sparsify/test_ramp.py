@@ -1,6 +1,7 @@
 """Zeros that grow while a model trains: along the schedule, to the amount, and kept."""
 
 import itertools
+from collections.abc import Callable
 from typing import Any
 
 import pytest
