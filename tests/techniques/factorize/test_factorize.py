@@ -138,11 +138,45 @@ def test_data_bring_the_outputs_nearer_and_the_log_says_how_near() -> None:
         return seen.pop()
 
     whole, near, far = (output(model) for model in (w.model, white.model, plain.model))
+    whole, near, far = (y - y.mean((0, 2, 3), keepdim=True) for y in (whole, near, far))  # batch norm takes the means
     near, far = (float((whole - y).square().sum() / whole.square().sum()) for y in (near, far))
     assert near < far
     assert f"off by {near:.2%}" in white.log[0].what
     assert white.log[0].what.startswith("blocks.1.conv2: rank 8 of 24, 1,920 of 5,184 weights; its outputs are")
     assert "its weight is off" in plain.log[0].what
+
+
+class Biased(nn.Module):
+    """Layers behind rectifiers, whose inputs are far from zero: one has a bias, one a batch norm, one neither."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.c = nn.Conv2d(1, 16, 3), nn.Conv2d(16, 16, 3, bias=False), nn.Conv2d(16, 12, 1, bias=False)
+        self.norm = nn.BatchNorm2d(16)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.c(self.norm(self.b(self.a(x).relu() + 2)).relu()).mean((2, 3))
+
+
+@pytest.mark.parametrize(("layer", "takes"), [("a", "a.bias"), ("b", "norm.running_mean"), ("c", None)])
+def test_means_go_where_a_bias_is(layer: str, takes: str | None) -> None:
+    torch.manual_seed(0)
+    model = Biased().eval()
+    w = workload(model)
+    outcome = apply(w, Factorize({layer: 3}))
+    before, after = model.state_dict(), outcome.model.state_dict()
+    assert {name for name in before if name in after and not torch.equal(before[name], after[name])} == {takes} - {None}
+    if layer == "b":
+        seen: list[torch.Tensor] = []
+        with torch.no_grad():
+            for state in (before, after):
+                x = torch.nn.functional.conv2d(torch.cat([x for x, _ in images(64, 1)]), before["a.weight"])
+                x = (x + before["a.bias"][:, None, None]).relu() + 2
+                weights = [value for name, value in state.items() if name.startswith("b.")]
+                for weight in weights:
+                    x = torch.nn.functional.conv2d(x, weight)
+                seen.append(x.mean((0, 2, 3)) - state["norm.running_mean"])
+        torch.testing.assert_close(*seen, rtol=1e-4, atol=1e-4)
 
 
 def test_the_energy_asked_for_is_kept() -> None:

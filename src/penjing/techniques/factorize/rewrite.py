@@ -16,14 +16,19 @@ STAGES = {2: ("down", "up"), 3: ("down", "core", "up")}
 """The names of the layers of a chain."""
 
 
-def rewrite(captured: Captured, chains: Sequence[tuple[Site, tuple[Tensor, ...]]]) -> GraphModel:
+def rewrite(
+    captured: Captured, chains: Sequence[tuple[Site, tuple[Tensor, ...]]], shifts: Mapping[str, Tensor]
+) -> GraphModel:
     """Give the model in which each layer is a chain; its weights are "<layer>.down.weight" and so on.
 
-    The last of a chain has the bias of the layer, under its old name.
+    The last of a chain has the bias of the layer, under its old name. shifts: what is added to other tensors, by name.
     """
     graph = copy_graph(captured.module.graph)
     nodes = {node.name: node for node in graph.nodes}
     tensors: dict[str, Any] = {**captured.subgraphs, **captured.tensors}
+    for name, shift in shifts.items():
+        moved = tensors[name].detach() + shift.to(tensors[name])
+        tensors[name] = nn.Parameter(moved) if isinstance(tensors[name], nn.Parameter) else moved
     for site, stages in chains:
         old = nodes[site.node.name]
         source = nodes[site.source.name]

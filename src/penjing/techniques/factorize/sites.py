@@ -1,7 +1,7 @@
 """The layers of a graph that can be split, what their parts would cost, and what they see of the data."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -19,6 +19,7 @@ from penjing.techniques.rows import draw_places, inputs_at, is_regression
 from penjing.types import Budget, Kernels
 
 _ROWS = 20_000  # of one layer, over all batches
+_SPREAD = 1e-5  # of what float32 leaves of the squares of constant inputs
 
 
 @dataclass(frozen=True)
@@ -94,37 +95,53 @@ def _site(node: fx.Node, captured: Captured, tensors: Mapping[str, Tensor], kern
     return Site(name.removesuffix(".weight"), node, source, weight, layer, form, inputs, outputs)
 
 
-@torch.no_grad()
-def hessians(
-    captured: Captured, sites: Sequence[Site], batches: Sequence[Sequence[Any]], seed: int
-) -> dict[str, Tensor]:
-    """H = X^T X [inputs * sizes, inputs * sizes] of what each layer reads at some places of the data, by its name.
+@dataclass(frozen=True)
+class Seen:
+    """What a layer reads of the data, its inputs x [inputs * sizes] at some places.
 
-    Raises WorkloadError where that is NaN or infinite.
+    mean: of x; zero where nothing takes an intercept. hessian: the sum of (x - mean) (x - mean)^T.
+    """
+
+    mean: Tensor
+    hessian: Tensor
+
+
+@torch.no_grad()
+def see(
+    captured: Captured, sites: Sequence[Site], takers: Collection[str], batches: Sequence[Sequence[Any]], seed: int
+) -> dict[str, Seen]:
+    """Run the model and look at what layers read, by their names; those that read the same everywhere are left out.
+
+    takers: the nodes of which a bias can be changed. Raises WorkloadError where that is NaN or infinite.
     """
     layers = {site.node.name: (site, site.layer) for site in sites if site.layer}
     generator = torch.Generator().manual_seed(seed)
-    found: dict[str, Tensor] = {}
+    count, total, gram = Counter[str](), dict[str, Tensor](), dict[str, Tensor]()
 
     class Run(fx.Interpreter):
         def run_node(self, n: fx.Node) -> Any:
             value = super().run_node(n)
             if n.name in layers:
                 site, layer = layers[n.name]
-                weight = self.env[layer.weight]
                 places = draw_places(layer, value, -(-_ROWS // len(batches)), generator)
-                rows = inputs_at(layer, self.env[layer.x], weight, places).to(
-                    torch.promote_types(value.dtype, torch.float32)
-                )
-                found[site.name] = found.get(site.name, 0) + rows.T @ rows
+                rows = inputs_at(layer, self.env[layer.x], self.env[layer.weight], places)
+                rows = rows.to(torch.promote_types(rows.dtype, torch.float32))
+                count[site.name] += len(rows)
+                total[site.name] = total.get(site.name, 0) + rows.sum(0)
+                gram[site.name] = gram.get(site.name, 0) + rows.T @ rows
             return value
 
     for inputs in batches:
         Run(captured.module).run(*inputs, enable_io_processing=False)
-    for name, hessian in found.items():
-        if not bool(hessian.isfinite().all()):
+    found = {}
+    for site, _ in layers.values():
+        mean = total[site.name] / count[site.name] * (site.node.name in takers)
+        if not bool(gram[site.name].isfinite().all()):
             raise WorkloadError(
-                f"Factorize: on the calibration data NaN or infinity passes {name}; look at these data, or leave it "
-                "out with exclude="
+                f"Factorize: on the calibration data NaN or infinity passes {site.name}; look at these data, or leave "
+                "it out with exclude="
             )
+        hessian = gram[site.name] - count[site.name] * torch.outer(mean, mean)
+        if hessian.trace() > _SPREAD * gram[site.name].trace():
+            found[site.name] = Seen(mean, hessian)
     return found

@@ -1,6 +1,6 @@
 """The Factorize step: find layers, see their data, choose ranks, split, and put the chains into the graph."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 import torch
@@ -13,7 +13,8 @@ from penjing.structure import Captured, capture
 from penjing.techniques.factorize.kernels import composed
 from penjing.techniques.factorize.ranks import choose_ranks, matching
 from penjing.techniques.factorize.rewrite import rewrite
-from penjing.techniques.factorize.sites import Site, find_sites, hessians
+from penjing.techniques.factorize.sites import Seen, Site, find_sites, see
+from penjing.techniques.lockstep import takers_of
 from penjing.techniques.prune.calibration import affordable
 from penjing.techniques.sparsify.solve import damped, relative_error
 from penjing.techniques.state import Context, State
@@ -45,8 +46,9 @@ def run(state: State, step: Factorize, context: Context) -> State:
         return state.log(step.key, "nothing is split: no layer of this model can be", fell_back=True)
     with preserved(state.model):
         state.model.eval()
-        seen = _seen(state, sites, step, captured, context)
-    metrics = {site.name: _metric(site, seen) for site in sites}
+        takers = takers_of(captured, {site.node.name: site.layer for site in sites if site.layer})
+        seen = _seen(state, sites, step, captured, takers, context)
+    metrics = {site.name: _metric(site, seen.get(site.name)) for site in sites}
     sizes = {Budget.PARAMS: parameters(state.model), Budget.MACS: cost(captured).macs}
     ranks = choose_ranks(
         sites, step, lambda site: site.form.spectrum(site.weight, metrics[site.name]), sizes[Budget(step.of)]
@@ -64,7 +66,12 @@ def run(state: State, step: Factorize, context: Context) -> State:
     ]
     for site, stages in chains:
         state = state.log(step.key, _told(site, stages, ranks[site.name], seen.get(site.name)))
-    return _carry_out(state, step, captured, chains)
+    shifts = {
+        taker.name: taker.sign * _gap(site, stages) @ seen[site.name].mean.double()
+        for site, stages in chains
+        if site.name in seen and (taker := takers.get(site.node.name))
+    }
+    return _carry_out(state, step, captured, chains, shifts)
 
 
 def parameters(model: nn.Module) -> int:
@@ -97,9 +104,14 @@ def _check_names(sites: Sequence[Site], step: Factorize) -> None:
 
 
 def _seen(
-    state: State, sites: Sequence[Site], step: Factorize, captured: Captured, context: Context
-) -> dict[str, Tensor]:
-    """H of each layer by its name; empty where no data are looked at."""
+    state: State,
+    sites: Sequence[Site],
+    step: Factorize,
+    captured: Captured,
+    takers: Collection[str],
+    context: Context,
+) -> dict[str, Seen]:
+    """What each layer reads, by its name; nothing where no data are looked at."""
     workload = context.workload
     if step.method is LowRank.SVD or workload is None or not workload.brings("calibration"):
         return {}
@@ -114,32 +126,39 @@ def _seen(
             f"Factorize: no calibration batch has {size} samples, and the model is captured for no other size "
             f"({captured.fixed_batch}); give batches of {size}, or method='svd'"
         )
-    return hessians(captured, sites, batches, context.seed)
+    return see(captured, sites, takers, batches, context.seed)
 
 
-def _metric(site: Site, seen: Mapping[str, Tensor]) -> Tensor:
-    """H, damped; the identity where no data are looked at, or the layer reads nothing but zeros there."""
-    hessian = seen.get(site.name)
-    if hessian is None or not bool(hessian.any()):
+def _metric(site: Site, seen: Seen | None) -> Tensor:
+    """H, damped; the identity where a layer has seen nothing."""
+    if seen is None:
         return torch.eye(site.weight[0].numel(), dtype=torch.float64, device=site.weight.device)
-    return damped(hessian.double()).matrix
+    return damped(seen.hessian.double()).matrix
 
 
-def _told(site: Site, stages: tuple[Tensor, ...], rank: int, hessian: Tensor | None) -> str:
+def _gap(site: Site, stages: tuple[Tensor, ...]) -> Tensor:
+    """What the chain leaves out of the weight: [outputs, inputs * sizes]."""
+    return (site.weight.double() - composed(stages)).flatten(1)
+
+
+def _told(site: Site, stages: tuple[Tensor, ...], rank: int, seen: Seen | None) -> str:
     """One line on a layer: its rank, its size, and how far off it is."""
-    weight, nearest = site.weight.double().flatten(1), composed(stages).flatten(1)
-    if hessian is None or not bool(hessian.any()):
-        off, what = relative_error(weight, nearest, torch.eye(weight.shape[1]).to(weight)), "weight is"
-    else:
-        off, what = relative_error(weight, nearest, hessian.double()), "outputs are"
+    weight = site.weight.double().flatten(1)
+    hessian = _metric(site, None) if seen is None else seen.hessian.double()
+    off = relative_error(weight, weight - _gap(site, stages), hessian)
+    what = "weight is" if seen is None else "outputs are"
     before, after = site.cost(Budget.PARAMS), site.cost(Budget.PARAMS, rank)
     return f"{site.name}: rank {rank} of {site.largest}, {after:,} of {before:,} weights; its {what} off by {off:.2%}"
 
 
 def _carry_out(
-    state: State, step: Factorize, captured: Captured, chains: Sequence[tuple[Site, tuple[Tensor, ...]]]
+    state: State,
+    step: Factorize,
+    captured: Captured,
+    chains: Sequence[tuple[Site, tuple[Tensor, ...]]],
+    shifts: Mapping[str, Tensor],
 ) -> State:
-    model = rewrite(captured, chains)
+    model = rewrite(captured, chains, shifts)
     gone = [name for name in state.masks if name in {str(site.source.target) for site, _ in chains}]
     if gone:
         state = state.log(step.key, f"the zeros of {', '.join(gone)} are gone with these weights", fell_back=True)

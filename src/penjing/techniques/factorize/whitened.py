@@ -7,7 +7,8 @@ through L^-1 is W, projected. U_r are also the first eigenvectors of W H W^T, th
 as in reduced-rank regression (Davies and Tso 1982, "Procedures for reduced-rank regression",
 doi:10.2307/2347983). For networks: Chen et al. 2021, "DRONE: Data-aware Low-rank Compression for Large NLP Models";
 Yuan et al. 2023, "ASVD" (arXiv:2312.05821), with a diagonal L; Wang et al. 2024, "SVD-LLM" (arXiv:2403.07378), with
-Cholesky's.
+Cholesky's. Where a bias follows, H is about the mean of X, and the bias takes (W - A B) E[x]: Zhang et al. 2015,
+"Accelerating Very Deep Convolutional Networks for Classification and Detection" (arXiv:1505.06798), section 3.1.
 """
 
 import torch
