@@ -30,7 +30,7 @@ from benchmarks.quantize_minilm import InTorch, States, embeddings, nearest, siz
 from benchmarks.resnet20_fashion import EPOCHS
 from penjing.structure import capture
 from penjing.techniques.lockstep import draw_rows, in_step
-from penjing.techniques.prune.rows import as_matrix
+from penjing.techniques.rows import as_matrix
 from penjing.techniques.sparsify.post_training import Model
 from penjing.techniques.sparsify.solve import METHODS, PerLayer, PerRow, damped, exhaustive, lower_bound, relative_error
 from penjing.techniques.sparsify.solve.objective import losses

@@ -396,6 +396,38 @@ def depth(data: dict[str, Any]) -> list[str]:
     return lines
 
 
+def factorize(data: dict[str, Any]) -> list[str]:
+    lines = [
+        "Without training. Accuracy: of 10,000 test images; nearest: sentences of "
+        f"{data['sentences']:,} that keep their nearest neighbour. ResNet-20 loses 30 % of its MACs.",
+        "",
+        "| model | step | accuracy or nearest | faster, small | faster, large |",
+        "|---|---|---|---|---|",
+    ]
+    for row in data["models"]:
+        kept = row["accuracy"] if "accuracy" in row else row["nearest"]
+        times = " | ".join(map(ratio, row["faster"].values())) if "faster" in row else "1 | 1"
+        lines.append(f"| {row['model']} | {row['step']} | {100 * kept:.2f} % | {times} |")
+    lines += [
+        "",
+        "Small and large are batches of 1 and 32 images, or 32 and 128 tokens. Single layers at "
+        f"1/{data['share']} of the largest rank: what their outputs lose of their energy on data held out, the "
+        "mean over layers.",
+        "",
+        "| model | kernels | layers | by the weight | by the outputs on data | nearer with data |",
+        "|---|---|---|---|---|---|",
+    ]
+    for model, rows in data["layers"].items():
+        for kernels in dict.fromkeys(row["kernels"] for row in rows):
+            errors = [row["errors"] for row in rows if row["kernels"] == kernels]
+            plain, white = (
+                100 * sum(error[method] for error in errors) / len(errors) for method in ("svd", "whitened")
+            )
+            better = sum(error["whitened"] < error["svd"] for error in errors)
+            lines.append(f"| {model} | {kernels} | {len(errors)} | {plain:.1f} % | {white:.1f} % | {better} |")
+    return lines
+
+
 def demo(data: dict[str, Any]) -> list[str]:
     faster = ", ".join(f"{ratio(value)} at batch {n}" for n, value in data["faster_by"].items())
     return [
@@ -594,6 +626,7 @@ SECTIONS: dict[str, tuple[str, Callable[[dict[str, Any]], list[str]]]] = {
     "latency_model": ("The latency model", latency_model),
     "structure_speed": ("Analysis and cut", structure_speed),
     "depth": ("Blocks left out", depth),
+    "factorize": ("Low rank", factorize),
     "demo": ("The demo", demo),
     "self_ratio": ("A file against itself", self_ratio),
     "widths": ("What widths cost", widths),

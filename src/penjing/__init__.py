@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from penjing.recipe import Contract as Contract
     from penjing.recipe import Distill as Distill
     from penjing.recipe import DropBlocks as DropBlocks
+    from penjing.recipe import Factorize as Factorize
     from penjing.recipe import Finetune as Finetune
     from penjing.recipe import Grid as Grid
     from penjing.recipe import Lossless as Lossless
@@ -71,6 +72,7 @@ _HOME = {
         "Contract",
         "Distill",
         "DropBlocks",
+        "Factorize",
         "Finetune",
         "Grid",
         "Lossless",

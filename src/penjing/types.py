@@ -48,6 +48,22 @@ class Solver(StrEnum):
     ADMM = "admm"
 
 
+class LowRank(StrEnum):
+    """What a low-rank weight is nearest in: its own values, or the outputs on data; AUTO looks at data if there are."""
+
+    AUTO = "auto"
+    SVD = "svd"
+    WHITENED = "whitened"
+
+
+class Kernels(StrEnum):
+    """How Factorize splits the kernel of a convolution: by its channels, its two sizes, or inputs and outputs."""
+
+    CHANNEL = "channel"
+    SPATIAL = "spatial"
+    TUCKER = "tucker"
+
+
 class Regrow(StrEnum):
     """By what weights come back while a model becomes sparse: their stored values, chance, or gradients."""
 

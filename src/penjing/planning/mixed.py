@@ -5,7 +5,7 @@
 
 Three measurements stand for all combinations: the noise that each layer makes alone, what each layer takes in the
 runtime in either format, and what a change of format between two layers takes. Under a limit on the sum of the noise,
-the fastest choice is found exactly (`penjing.planning.allocation`). What noise the metric bears is not known, so the
+the fastest choice is found exactly (`penjing.techniques.allocation`). What noise the metric bears is not known, so the
 limit is searched: each trial is quantised, exported and scored, and halves the interval.
 """
 
@@ -19,11 +19,11 @@ from typing import Any
 
 from penjing.errors import RecipeError
 from penjing.measuring.layer_times import conversion_ms, layer_times
-from penjing.planning.allocation import Menus, Option, Pair, allocate, total
 from penjing.recipe import Contract, Quantize
 from penjing.recipe.schemes import FLOAT
 from penjing.runtimes import export
 from penjing.techniques import apply
+from penjing.techniques.allocation import Menus, Option, Pair, allocate, total
 from penjing.techniques.quantize.alone import Alone, noise_alone
 from penjing.training import Progress
 from penjing.types import Split

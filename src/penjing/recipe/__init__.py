@@ -1,6 +1,7 @@
 """The plan as data: steps, recipes, contracts, and what a plan may ask of its target."""
 
 from penjing.recipe.contract import Contract, MaxDrop, MinValue, metric_name
+from penjing.recipe.factorize import Factorize
 from penjing.recipe.recipe import Recipe, as_recipe
 from penjing.recipe.regularize import Regularize
 from penjing.recipe.schemes import SCHEMES, Grid, Scheme
@@ -15,6 +16,7 @@ __all__ = [
     "Contract",
     "Distill",
     "DropBlocks",
+    "Factorize",
     "Finetune",
     "Grid",
     "Lossless",

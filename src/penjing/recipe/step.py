@@ -47,6 +47,12 @@ def check_fraction(step: str, name: str, value: float) -> None:
         raise RecipeError(f"{step}: {name}={value!r} must lie in [0, 1); 0.5 removes half")
 
 
+def check_share(step: str, name: str, value: float) -> None:
+    """Raise RecipeError for a share outside (0, 1]."""
+    if not 0.0 < value <= 1.0:
+        raise RecipeError(f"{step}: {name}={value!r} must lie in (0, 1]; 0.5 keeps half")
+
+
 def check_at_least(step: str, name: str, value: float, low: float) -> None:
     """Raise RecipeError for a number below `low`."""
     if value < low:

@@ -16,6 +16,7 @@ from penjing.errors import RecipeError, RunError
 from penjing.recipe import (
     Distill,
     DropBlocks,
+    Factorize,
     Finetune,
     Lossless,
     PruneChannels,
@@ -30,7 +31,7 @@ from penjing.recipe import (
 )
 from penjing.recipe.target import target_named
 from penjing.storage import fingerprint_tensors
-from penjing.techniques import depth, prune, quantize, rewind, sparsify
+from penjing.techniques import depth, factorize, prune, quantize, rewind, sparsify
 from penjing.techniques.outcome import Outcome, read_outcome
 from penjing.techniques.prune import lossless
 from penjing.techniques.recover import run as recover
@@ -58,6 +59,7 @@ class Technique:
 TECHNIQUES: dict[type[Step], Technique] = {
     PruneChannels: Technique(prune.run),
     DropBlocks: Technique(depth.run),
+    Factorize: Technique(factorize.run, needs=factorize.needs),
     Lossless: Technique(lossless.run),
     Sparsify: Technique(sparsify.run, needs=sparsify.needs),
     Rewind: Technique(rewind.run),

@@ -13,7 +13,7 @@ from torch import Tensor, fx
 
 from penjing.structure import Captured
 from penjing.structure.layers import Layer, Taker, taker_of
-from penjing.techniques.prune.rows import draw_places, inputs_at, outputs_at
+from penjing.techniques.rows import draw_places, inputs_at, outputs_at
 
 _ROWS = 20_000  # of one layer's regression, held-out ones included
 _HELD_OUT = 4  # one sample in four

@@ -10,7 +10,7 @@ from penjing.structure import capture, couple, cut
 from penjing.structure.layers import Layer
 from penjing.techniques.prune.calibration import affordable
 from penjing.techniques.prune.compensate import RIDGES, Rows, fit, install, normal_equations, refit, ridge_correction
-from penjing.techniques.prune.rows import draw_places, inputs_at, outputs_at
+from penjing.techniques.rows import draw_places, inputs_at, outputs_at
 from penjing.workload import Batch
 
 

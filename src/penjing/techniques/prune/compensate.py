@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from penjing.structure import Captured, Surgery
 from penjing.structure.layers import Layer
 from penjing.techniques.lockstep import Rows, draw_rows, in_step, takers_of, uses_of
-from penjing.techniques.prune.rows import as_matrix, from_matrix, is_regression
+from penjing.techniques.rows import as_matrix, from_matrix, is_regression
 
 RIDGES = (1e-6, 1e-4, 1e-3, 1e-2, 1e-1)
 GAIN = 0.95  # a smaller gain on few held-out samples may be none

@@ -27,7 +27,7 @@ from penjing.structure.layers import Layer, Taker
 from penjing.structure.rules import is_shape
 from penjing.techniques.lockstep import Rows, Step, draw_rows, in_step, takers_of, uses_of
 from penjing.techniques.prune.compensate import fit, normal_equations
-from penjing.techniques.prune.rows import as_matrix, from_matrix, is_regression
+from penjing.techniques.rows import as_matrix, from_matrix, is_regression
 from penjing.techniques.sparsify.solve import METHODS, Budget, NofM, damped, relative_error
 from penjing.techniques.sparsify.solve.methods import quickly
 from penjing.types import Solver

@@ -4,7 +4,7 @@ from itertools import pairwise, product
 import numpy as np
 import pytest
 
-from penjing.planning.allocation import Menus, Option, Pair, allocate, total
+from penjing.techniques.allocation import Menus, Option, Pair, allocate, total
 
 
 def brute_force(menus: Menus, limits: Mapping[str, float], pairs: Sequence[Pair]) -> float:
