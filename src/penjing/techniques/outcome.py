@@ -50,7 +50,7 @@ class Outcome:
     def save(self, folder: str | Path, *, compact: bool = False) -> Path:
         """Write manifest, weights and what was cut into a folder, atomically.
 
-        compact packs sparse tensors, and leaves weights on palettes to these.
+        compact packs tensors with zeros or few values, and leaves weights on palettes to these.
         `restore(fresh_model, folder)` rebuilds it.
         """
         from penjing.storage import Manifest, atomic_folder, atomic_write, save_tensors, write_manifest

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 import penjing as pj
 from penjing.errors import ArtifactError, RecipeError
-from penjing.storage import load_tensors, save_tensors
+from penjing.storage import entropy_bound, load_tensors, save_tensors
 from penjing.techniques import read_outcome
 from penjing.techniques.cluster import Palette, load_palettes, save_palettes
 from penjing.types import Pooling
@@ -193,6 +193,18 @@ def test_saved_and_restored(tmp_path: Path, compact: bool) -> None:
     assert again.palettes["0.weight"].zero
     assert again.palettes["0.weight"].gradient is Pooling.SUM
     assert again.recipe == outcome.recipe
+
+
+@pytest.mark.parametrize("granularity", ["tensor", "axis"])
+def test_a_compact_file_is_near_the_entropy_of_its_indices(tmp_path: Path, granularity: str) -> None:
+    torch.manual_seed(0)
+    model = nn.Linear(256, 128, bias=False)
+    outcome = pj.apply(model, [pj.Sparsify(0.5), pj.Cluster(4, granularity=granularity)], torch.zeros(2, 256))
+    folder = outcome.save(tmp_path / "saved", compact=True)
+    palette = outcome.palettes["weight"]
+    bound = entropy_bound(palette.assignment.numpy()) + palette.centroids.numel() * 4
+    size = sum((folder / name).stat().st_size for name in ("weights.safetensors", "palettes.safetensors"))
+    assert size < 1.05 * bound + 1000
 
 
 def test_a_weight_that_was_changed_by_hand_is_saved_as_it_is(tmp_path: Path) -> None:
