@@ -160,11 +160,6 @@ def _asks_the_machine(step: Step) -> bool:
     return isinstance(step, PruneChannels) and (step.of == "latency" or step.round_to == "auto")
 
 
-def _clusters(step: Step) -> bool:
-    """Whether a step puts weights on palettes."""
-    return isinstance(step, Cluster)
-
-
 def check(recipe: Recipe, workload: Workload | None) -> None:
     """Raise RecipeError if the recipe cannot be carried out on this workload."""
     closed: Step | None = None
@@ -190,7 +185,8 @@ def check(recipe: Recipe, workload: Workload | None) -> None:
                 f"step {i} ({step.key}) has schedule={step.schedule!r}, by which zeros grow in training; a Finetune "
                 "step must come next, or leave schedule out"
             )
-        if isinstance(step, Sparsify) and step.schedule is not None and any(map(_clusters, recipe.steps[:i])):
+        clustered = any(isinstance(earlier, Cluster) for earlier in recipe.steps[:i])
+        if clustered and isinstance(step, Sparsify) and step.schedule is not None:
             raise RecipeError(
                 f"step {i} ({step.key}) has schedule={step.schedule!r}, by which zeros grow in training, and a step "
                 "before it put weights on palettes, which training keeps; let Cluster follow the training"

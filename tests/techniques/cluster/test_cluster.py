@@ -13,7 +13,7 @@ import penjing as pj
 from penjing.errors import ArtifactError, RecipeError
 from penjing.storage import entropy_bound, load_tensors, save_tensors
 from penjing.techniques import read_outcome
-from penjing.techniques.cluster import Palette, load_palettes, save_palettes
+from penjing.techniques.cluster import Palette, load_palettes, save_palettes, technique
 from penjing.types import Pooling
 
 TRAIN = pj.Finetune(epochs=2, lr=0.05, distill=False, precision="fp32")
@@ -272,7 +272,7 @@ def test_a_tensor_of_zeros_has_a_palette_of_zeros() -> None:
 
 
 def test_exact_says_when_it_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("penjing.techniques.cluster.technique.MOST_EXACT", 100)
+    monkeypatch.setattr(technique, "MOST_EXACT", 100)
     outcome = pj.apply(network(), pj.Cluster(2, start="exact"), X)
     assert [row.what for row in outcome.fallbacks] == [
         "0.weight has more than 100 values: neighbours were merged before the optimum was sought"

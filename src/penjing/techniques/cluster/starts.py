@@ -56,7 +56,8 @@ def kmeans_plus_plus(points: Points, k: int, generator: np.random.Generator) -> 
     """
     chance, squares, drawn = points.weights, np.full(len(points.values), np.inf), []
     for _ in range(k):
-        drawn.append(generator.choice(points.values, p=chance / chance.sum()))
+        reached = np.cumsum(chance)
+        drawn.append(points.values[np.searchsorted(reached, generator.random() * reached[-1], side="right")])
         squares = np.minimum(squares, (points.values - drawn[-1]) ** 2)
         chance = points.weights * squares
     return np.sort(np.array(drawn))
