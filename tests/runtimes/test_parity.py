@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor, fx, nn
 
+import penjing as pj
 from penjing.errors import RuntimeUnavailable, WorkloadError
 from penjing.recipe import Quantize
 from penjing.runtimes import RUNTIMES, Parity, Program, parity, register_runtime
@@ -267,6 +268,15 @@ def test_other_runtimes(runtime: str, workload: Workload, outcome: Outcome) -> N
         assert len(found.boundaries) + len(found.fused) + len(found.unshown) == 11
     else:
         assert len(found.boundaries) == 11
+
+
+@pytest.mark.slow
+def test_a_network_that_is_quantised_for_openvino_agrees_at_its_sums(workload: Workload) -> None:
+    pytest.importorskip("openvino")
+    found = parity(pj.apply(workload, Quantize("int8", method="minmax"), runtime="openvino"), workload, "openvino")
+    assert found.passed, str(found)
+    assert (found.fused, found.unshown, found.changed) == ((), (), ())
+    assert {row.runs for row in found.layers if row.operator == "conv2d"} == {"int8"}
 
 
 def test_a_float_model_is_refused_with_the_remedy(workload: Workload) -> None:

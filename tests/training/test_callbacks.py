@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -13,6 +14,7 @@ from torch.optim import SGD
 import penjing as pj
 from penjing.errors import RecipeError, WorkloadError
 from penjing.training import Beside, Hook, LoopState, finetune, hf_callback, lightning_callback
+from penjing.types import Regrow
 
 STEP = pj.Sparsify(0.75, schedule="cubic")
 BATCHES = list(torch.randn(12, 8, 4, generator=torch.Generator().manual_seed(0)))
@@ -108,17 +110,20 @@ def test_zeros_grow_and_stay_in_every_loop(train: Callable[[nn.Module, Hook], No
     torch.testing.assert_close(model.state_dict(), twin.state_dict(), rtol=1e-5, atol=1e-6)
 
 
-def test_the_loop_of_the_house_and_one_by_hand_are_one() -> None:
+@pytest.mark.parametrize("regrow", [None, *Regrow])
+def test_the_loop_of_the_house_and_one_by_hand_are_one(regrow: Regrow | None) -> None:
+    sparsify = replace(STEP, regrow=regrow)
     model, twin = network(), network()
     data = [(x, x) for x in BATCHES]
     other = [(x + 9, x + 9) for x in BATCHES[:4]]
     metric = pj.metrics.mean_squared_error()
     workload = pj.Workload(model, BATCHES[0], train=data, evaluation=other, metric=metric, loss=nn.functional.mse_loss)
     step = pj.Finetune(1, lr=0.1, schedule="constant", warmup=0, weight_decay=0, distill=False, precision="fp32")
-    log = finetune(model, workload, step, hooks=[pj.sparsity_hook(model, STEP)])
+    log = finetune(model, workload, step, hooks=[pj.sparsity_hook(model, sparsify)])
     assert log.best_epoch == 1
 
-    by_hand(twin, pj.sparsity_hook(twin, STEP))
+    torch.manual_seed(0)  # of the draws of SET
+    by_hand(twin, pj.sparsity_hook(twin, sparsify))
     torch.testing.assert_close(model.state_dict(), twin.state_dict())
 
 
@@ -149,6 +154,8 @@ def test_a_training_that_goes_on_begins_where_it_was() -> None:
 def test_what_is_wrong_is_told_before_any_training() -> None:
     with pytest.raises(RecipeError, match="score='snip' needs a workload"):
         pj.sparsity_hook(network(), pj.Sparsify(0.5, score="snip"))
+    with pytest.raises(RecipeError, match="cut=True replaces the parameters that a foreign loop holds"):
+        pj.sparsity_hook(network(), pj.Sparsify(0.5, "rows", schedule="cubic", cut=True))
     model = network()
     with pytest.raises(WorkloadError, match="total_steps=0 must be the number of optimizer steps"):
         Beside(model, SGD(model.parameters(), lr=0.1), 0, [])

@@ -5,6 +5,7 @@ import time
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -26,14 +27,15 @@ from penjing.planning import (
     Recover,
     candidates,
     objective,
-    without_recovery,
+    shape_of,
+    trains,
 )
 from penjing.profiling import Profile, profile_captured
 from penjing.recipe import Recipe
 from penjing.runs import candidate_hash
 from penjing.runtimes import Artifact
 from penjing.storage import atomic_folder, is_disk_full
-from penjing.structure import couple
+from penjing.structure import blocks, couple
 from penjing.techniques import TECHNIQUES, Outcome, apply
 from penjing.types import Split, Status
 from penjing.verdict import judge, terms_of, value_drop
@@ -59,6 +61,7 @@ def baseline(line: Line, _: Action) -> None:
         layers=layers(found, None),
         frozen=[[f"{part.parameter}, dimension {part.dim}", part.reason] for part in coupling.frozen],
         prunable=any(group.prunable and group.exact for group in coupling.groups),
+        blocks=len(blocks.layers(blocks.find_blocks(captured))),
         epoch_s=epoch_seconds(workload) if workload.brings("train") else None,
         **facts(line),
         seconds=time.monotonic() - started,
@@ -74,11 +77,12 @@ def lattice(line: Line, _: Action) -> None:
         epoch_s=base["epoch_s"],
         calibration=line.workload.brings("calibration"),
         prunable=base["prunable"],
+        blocks=base["blocks"],
     )
     line.write(
         "lattice",
         recipes=[recipe.to_data() for recipe in recipes],
-        trains=[recipe != without_recovery(recipe) for recipe in recipes],
+        trains=[trains(recipe) for recipe in recipes],
         max_drop=line.contract.max_drop,
         objective=objective(line.contract),
         budget_s=line.budget_s,
@@ -86,8 +90,8 @@ def lattice(line: Line, _: Action) -> None:
 
 
 def probe(line: Line, action: Probe) -> None:
-    """Apply a recipe without training; export and measure what comes out, and throw it away."""
-    recipe = without_recovery(line.recipe(action.index))
+    """Bring the model into a recipe's shape; export and measure what comes out, and throw it away."""
+    recipe = shape_of(line.recipe(action.index))
 
     def work() -> dict[str, Any]:
         scratch = line.folder.scratch(f"probe-{action.index}")
@@ -167,10 +171,11 @@ def _applied(line: Line, recipe: Recipe, scratch: Path) -> tuple[Outcome, Profil
     """Apply a recipe; its static figures are those before the steps that close it, which leave no modules to count."""
 
     def applied(recipe: Recipe) -> Outcome:
-        return apply(line.workload, recipe, seed=line.seed, resume_dir=scratch, progress=line.progress)
+        return apply(
+            line.workload, recipe, runtime=line.runtime, seed=line.seed, resume_dir=scratch, progress=line.progress
+        )
 
-    open_steps = Recipe([step for step in recipe if not TECHNIQUES[type(step)].last])
-    before = applied(open_steps).model
+    before = applied(Recipe(takewhile(lambda step: not TECHNIQUES[type(step)].last, recipe))).model
     return applied(recipe), profile_captured(before, line.captured(before), line.workload.example)
 
 

@@ -155,16 +155,16 @@ def _choices(
     names: Sequence[str], model: nn.Module, workload: Workload, threads: int
 ) -> Iterator[tuple[Choice, nn.Module]]:
     """Every runtime with every combination of the options that it says are worth trying, int8 models last."""
-    quantized = None
-    if workload.brings("calibration") and set(names) & set(_INT8):
-        quantized = apply(workload.with_model(model), Quantize("int8")).model
     for name in names:
+        quantized = None
+        if workload.brings("calibration") and name in _INT8:
+            quantized = apply(workload.with_model(model), Quantize("int8"), runtime=name).model
         known = RUNTIMES[name].known
         tried = {key: option.worth_trying for key, option in known.items() if option.worth_trying}
         for values in product(*tried.values()):
             options = {"threads": threads, **dict(zip(tried, values, strict=True))}
             yield Choice(name, options.get("precision", "fp32"), options), model
-            if quantized is not None and name in _INT8:
+            if quantized is not None:
                 yield Choice(name, "int8", options), quantized
 
 

@@ -1,6 +1,6 @@
 """What to try, and what to do next: pure functions of the workload's figures and of the journal."""
 
-from penjing.planning.candidates import candidates, objective, recovery_epochs, without_recovery
+from penjing.planning.candidates import candidates, objective, recovery_epochs, shape_of, trains
 from penjing.planning.mixed import MixedPrecision, mixed_precision
 from penjing.planning.plan import (
     Action,
@@ -38,6 +38,7 @@ __all__ = [
     "plan",
     "recovery_epochs",
     "sensitivity",
-    "without_recovery",
+    "shape_of",
+    "trains",
     "worthwhile",
 ]

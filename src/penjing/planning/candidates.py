@@ -5,22 +5,27 @@ file, measured before any time goes into recovery.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
-from penjing.recipe import Contract, Finetune, PruneChannels, Quantize, Recipe, Step, Training
+from penjing.recipe import Contract, DropBlocks, Finetune, PruneChannels, Quantize, Recipe, Step, Training
 
 RATIOS = (0.5, 0.7, 0.3, 0.85)
 MULTIPLES = (16, 8)
+DROPPED = (0.25, 0.5)
+"""Shares of the blocks that candidates leave out, where the model has some."""
 RECOVERY_SHARE = 0.6
 MAX_EPOCHS = 40.0
 
 
 def candidates(
-    *, budget_s: float, epoch_s: float | None, calibration: bool, prunable: bool, score: str = "l2"
+    *, budget_s: float, epoch_s: float | None, calibration: bool, prunable: bool, blocks: int = 0, score: str = "l2"
 ) -> tuple[Recipe, ...]:
     """List the recipes to try, most promising first.
 
-    epoch_s: measured seconds of one training epoch of the original, None without training data (then nothing is
-    pruned, since nothing could recover). The share RECOVERY_SHARE of the budget is meant for two recoveries.
+    blocks: how many residual blocks can be left out: where a layer costs time whatever its width, fewer layers bring
+    more than narrower ones; they are chosen on calibration data. epoch_s: measured seconds of one training epoch of the
+    original, None without training data (then nothing is pruned, since nothing could recover). The share RECOVERY_SHARE
+    of the budget is meant for two recoveries.
     """
     plain: list[Recipe] = []
     if calibration:
@@ -33,6 +38,9 @@ def candidates(
     last: Sequence[Step] = (Quantize(),) if calibration else ()
     lattice = [Recipe([PruneChannels(r, of="macs", score=score, round_to=m), recover, *last]) for r, m in cuts]
     if calibration:
+        for count in dict.fromkeys(count for share in DROPPED if (count := round(share * blocks))):
+            narrower = [PruneChannels(r, of="macs", score=score, round_to=MULTIPLES[0]) for r in RATIOS[:2]]
+            lattice += [Recipe([DropBlocks(count), *cut, recover, *last]) for cut in ((), *zip(narrower, strict=True))]
         lattice += [Recipe([PruneChannels(r, of="macs", score=score, round_to=8), recover]) for r in RATIOS]
     return (*plain, *lattice)
 
@@ -49,9 +57,20 @@ def recovery_epochs(budget_s: float, epoch_s: float) -> float:
     return min(MAX_EPOCHS, float(int(epochs))) if epochs >= 1 else max(0.25, round(epochs, 2))
 
 
-def without_recovery(recipe: Recipe) -> Recipe:
-    """Give the same recipe with its training left out: the same shapes and formats, at once."""
-    return Recipe([step for step in recipe if not isinstance(step, Training)])
+def trains(recipe: Recipe) -> bool:
+    """Whether a recipe trains."""
+    return any(isinstance(step, Training) for step in recipe)
+
+
+def shape_of(recipe: Recipe) -> Recipe:
+    """Give a recipe that leads to the same shapes and formats at once: no training, no refit, no search for ranges."""
+    return Recipe([_at_once(step) for step in recipe if not isinstance(step, Training)])
+
+
+def _at_once(step: Step) -> Step:
+    if isinstance(step, PruneChannels):
+        return replace(step, compensate=False)
+    return replace(step, method="minmax") if isinstance(step, Quantize) else step
 
 
 def objective(contract: Contract) -> str:

@@ -145,7 +145,7 @@ def _menus(
     workload: Workload, alone: Alone, scheme: str, runtime: str, options: Mapping[str, Any] | None
 ) -> tuple[Menus, list[Pair]]:
     """Milliseconds of each layer in float and in the scheme, and of the changes of format between layers."""
-    quantized = apply(workload, Quantize(scheme, "minmax")).model
+    quantized = apply(workload, Quantize(scheme, "minmax"), runtime=runtime).model
     in_float, in_scheme = (
         layer_times(model, workload.example, runtime, options=options, dynamic_shapes=workload.dynamic_shapes).layers
         for model in (workload.model, quantized)
@@ -168,7 +168,7 @@ def _menus(
 
 def _score(workload: Workload, step: Quantize, runtime: str, options: Mapping[str, Any] | None, seed: int) -> float:
     """Quantise, deploy and score on the search split: the number is that of the file."""
-    model = apply(workload, step, seed=seed).model
+    model = apply(workload, step, runtime=runtime, seed=seed).model
     with tempfile.TemporaryDirectory() as temporary:
         artifact = export(
             model,

@@ -301,9 +301,9 @@ class Quantize(Step):
 
     scheme: the number format of all layers, a name of `penjing.recipe.SCHEMES` or a `Scheme` of your own. "int8" is
     static: weights int8 per output channel, activations uint8 per tensor with ranges observed on calibration data.
-    "int8-dynamic" finds the ranges at each call (linear layers; the rest stores its weights alone). "w4a8" has weights
-    of four bits in int8 arithmetic. "w8", "w4", "w4-g32", "w4-g64", "w4-g128", "fp16", "bf16" and "fp8" store weights
-    alone, per output channel or per group of so many inputs, and compute in float.
+    "int8-dynamic" finds the ranges at each call (linears and LSTMs; the rest stores its weights alone). "w4a8" has
+    weights of four bits in int8 arithmetic. "w8", "w4", "w4-g32", "w4-g64", "w4-g128", "fp16", "bf16" and "fp8" store
+    weights alone, per output channel or per group of so many inputs, and compute in float.
 
     products: whether products of two activations, such as the two of attention, run in int8 as well; they have no name
     that an override could say. For static schemes alone.

@@ -169,6 +169,7 @@ def batch_sizes(program: Program, leaves: Sequence[Tensor], free: Sequence[FreeD
 FORMS = {
     "quantize_linear": "int8",
     "dynamic_linear": "int8-dynamic",
+    "dynamic_lstm": "int8-dynamic",
     "unpack": "weights of few bits",
 }
 """What the operators that quantisation puts in (the `penjing` namespace) ask of a runtime."""

@@ -23,7 +23,7 @@ _BROKEN = "the runtime broke the pattern up: it computes on what DequantizeLinea
 _RECTIFIERS = ("relu", "relu6", "hardtanh", "clamp", "clip_steps")
 _SHOWN = 3
 _PREPARES = ("DequantizeLinear", "Transpose", "Reshape", "Cast", "Convert")
-_DYNAMIC = "penjing::dynamic_linear"
+_DYNAMIC = frozenset({"penjing::dynamic_linear", "penjing::dynamic_lstm"})
 
 
 @dataclass(frozen=True)
@@ -119,11 +119,11 @@ def _row(node: fx.Node, name: str, wanted: str, found: Kernel | None, *, told: b
 
 def _is_product(node: fx.Node) -> bool:
     """Whether a node computes with a weight."""
-    return node.target in PRODUCTS or schema_of(node) == _DYNAMIC
+    return node.target in PRODUCTS or schema_of(node) in _DYNAMIC
 
 
 def _wanted(node: fx.Node) -> str:
-    if schema_of(node) == _DYNAMIC or (_is_integer(node.args[0]) and _is_integer(node.args[1])):
+    if schema_of(node) in _DYNAMIC or (_is_integer(node.args[0]) and _is_integer(node.args[1])):
         return "int8"
     return "weights" if schema_of(node.args[1]).startswith("penjing::") else "float"
 
@@ -211,6 +211,8 @@ def _chain(operators: Sequence[str]) -> str:
 def _weight(node: fx.Node) -> str | None:
     """Name the constant that the weight of a product is, or is computed from by one operator of quantisation."""
     weight = node.args[1]
+    if isinstance(weight, list | tuple):  # of an LSTM, layer by layer
+        weight = weight[0]
     while isinstance(weight, fx.Node) and weight.op == "call_function" and weight.all_input_nodes:
         if not schema_of(weight).startswith("penjing::"):
             return None
@@ -219,11 +221,12 @@ def _weight(node: fx.Node) -> str | None:
 
 
 def _module_of(weight: str) -> str:
-    """Name the module of a weight: "blocks.0" for "model.blocks.0.weight_quantized" and for "model.blocks.0.weight"."""
+    """Name the module of a weight: "a.0" for "model.a.0.weight_quantized", "lstm" for "model.lstm.weight_ih_l0"."""
     from penjing.techniques.quantize.layers import weight_behind
 
     path = weight_behind(weight).removeprefix("model.")
-    return path.rpartition(".")[0] if path.endswith("weight") else path
+    module, _, leaf = path.rpartition(".")
+    return module if leaf.endswith("weight") or leaf.startswith("weight_") else path
 
 
 def _is_integer(node: Any) -> bool:

@@ -92,7 +92,7 @@ def apply(
 
     runtime: the name of a runtime, or a Target. PruneChannels then takes widths that pay there (round_to="auto"), and
     of="latency" counts its milliseconds: narrower versions of the model are timed on this machine, once, which takes a
-    minute or so.
+    minute or so. Quantize stores nothing before a sum that the runtime would not round either.
 
     Raises RecipeError before any work if a step is unknown, out of order, or lacks the data it needs.
 
@@ -130,7 +130,8 @@ def apply(
         target = make(original, example, progress) if any(map(_asks_the_machine, steps)) else None
     else:
         target = runtime
-    context = Context(workload, original, target, seed, place, prefer, progress, folder, consume)
+    name = runtime if isinstance(runtime, str) or runtime is None else runtime.name
+    context = Context(workload, original, target, seed, place, prefer, progress, folder, consume, name)
     done, state = _resumed(written, original, example, context)
     team = Team.join() if any(isinstance(step, Training) for step in steps) else Team()
     team.wait()  # before the leading process writes what the others look for

@@ -33,9 +33,10 @@ def run(state: State, step: Training, context: Context) -> State:
     penalties = [Penalize(each, terms_of(each, state.model, state.example)) for each in step.penalties]
     keep, ramps = KeepMasks(state.masks), [ramp for _, ramp in scheduled]
     thin = [Thin(state, context, keep, ramps)] if any(sparse.cut for sparse in state.ramps) else []
-    if thin and (penalties or step.ema is not None):
+    if thin and (bound := _bound_to_widths(step)):
         raise RecipeError(
-            f"{type(step).__name__}: regularize= and ema= hold weights that Sparsify(cut=True) replaces; leave them out"
+            f"{type(step).__name__}: {', '.join(bound)} cannot follow when Sparsify(cut=True) cuts the model; leave "
+            "one of them out"
         )
     with dropping_filters(state.model, step.drop_filters):
         log = _trained(state.model, step, context, (*penalties, keep, *ramps, *thin, KeepPalettes(state.palettes)))
@@ -49,6 +50,16 @@ def run(state: State, step: Training, context: Context) -> State:
         if sparse.regrow is not None:
             state = state.log(sparse.key, f"{ramp.came_back} times a weight came back ({sparse.regrow})")
     return state
+
+
+def _bound_to_widths(step: Training) -> list[str]:
+    """What of a training holds weights or widths that a cut would replace."""
+    held = {
+        "regularize=": bool(step.penalties),
+        "ema=": step.ema is not None,
+        "losses= of layers": bool(step.terms.keys() - {"task", "logits"}),
+    }
+    return [name for name, there in held.items() if there]
 
 
 def _train_quantized(state: State, step: Training, context: Context) -> State:

@@ -46,7 +46,8 @@ class State:
 class Context:
     """What surrounds a step: the data, the original model (its names are the user's), the target and the seed.
 
-    consume: whether the model is nobody's else, so that its tensors may give way to their slices.
+    consume: whether the model is nobody's else, so that its tensors may give way to their slices. runtime: the name of
+    the runtime that the model is for, where it is known.
     """
 
     workload: "Workload | None"
@@ -58,3 +59,4 @@ class Context:
     progress: "Progress | None" = None
     resume_dir: Path | None = None
     consume: bool = False
+    runtime: str | None = None

@@ -49,6 +49,29 @@ def test_auto_keeps_the_method_with_the_least_output_error() -> None:
     assert "12 samples" in rows[0].what
 
 
+def test_nothing_is_stored_before_a_sum_that_the_runtime_does_not_round_either() -> None:
+    class Residual(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second, self.last = (nn.Conv2d(2, 2, 3, padding=1) for _ in range(3))
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.first(x).relu()
+            return self.last(x + self.second(x))  # type: ignore[no-any-return]
+
+    torch.manual_seed(0)
+    model = Residual().eval()
+    workload, state = Workload(model, X, calibration=[X]), State(model, ExampleInputs.of(X))
+    stored = {}
+    for runtime in (None, "onnxruntime", "openvino"):
+        found = run(state, Quantize(method="minmax"), Context(workload, model, runtime=runtime)).model
+        names = [name for name, _ in found.named_buffers() if name.startswith("activations.")]
+        stored[runtime] = {name.rpartition("_")[0] for name in names if name.endswith("_scale")}
+    assert stored[None] == stored["onnxruntime"]
+    assert stored[None] - stored["openvino"] == {"activations.conv2d_1"}
+    assert stored["openvino"] < stored[None]
+
+
 def test_the_result_is_a_module_like_any_other() -> None:
     model = small()
     before = copy.deepcopy(model.state_dict())

@@ -167,6 +167,24 @@ def test_floats_of_few_bits_are_refused(workload: pj.Workload) -> None:
         pj.apply(workload, [pj.Quantize("fp8"), pj.Finetune()])
 
 
+class Recurrent(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm, self.head = nn.LSTM(4, 5, batch_first=True), nn.Linear(5, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.lstm(x)[0][:, -1])
+
+
+def test_an_lstm_in_integers_is_refused() -> None:
+    x = torch.randn(40, 3, 4)
+    data = [(x, torch.zeros(40, dtype=torch.long))]
+    apart = [(x + 1, torch.zeros(40, dtype=torch.long))]
+    w = pj.Workload(Recurrent().eval(), x[:2], train=data, evaluation=apart, loss=F.cross_entropy)
+    with pytest.raises(RecipeError, match="trains no LSTM in int8-dynamic; give it 'w8' by overrides"):
+        pj.apply(w, [pj.Quantize("int8-dynamic", "nearest"), pj.Finetune()])
+
+
 @pytest.mark.parametrize("more", [{"regularize": pj.Regularize("l1")}, {"drop_filters": 0.1}])
 def test_what_is_for_floats_is_refused(workload: pj.Workload, more: dict[str, object]) -> None:
     with pytest.raises(RecipeError, match="are for floats; train so before Quantize"):

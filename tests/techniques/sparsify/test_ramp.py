@@ -1,7 +1,7 @@
 """Zeros that grow while a model trains: along the schedule, to the amount, and kept."""
 
 import itertools
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 import penjing as pj
 from penjing.errors import RecipeError
-from penjing.techniques import apply
+from penjing.techniques import Outcome, apply
 from penjing.techniques.sparsify.ramp import Ramp
 from penjing.techniques.sparsify.schedules import SCHEDULES
 from penjing.training import LoopState
@@ -103,24 +103,12 @@ def test_no_epoch_of_the_ramp_counts_as_the_best(workload: pj.Workload) -> None:
     assert "epoch 3 of 3" in trained
 
 
-def test_an_interrupted_ramp_goes_on(workload: pj.Workload, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_ramp_goes_on(
+    workload: pj.Workload, interrupted: Callable[[pj.Workload, list[Any]], Outcome]
+) -> None:
     steps = [pj.Sparsify(0.75, schedule="cubic"), pj.Finetune(epochs=4, distill=False, precision="fp32")]
     whole = apply(workload, steps, seed=1)
-
-    class InterruptionError(Exception):
-        pass
-
-    after_epoch = Ramp.after_epoch
-
-    def stop(self: Ramp, state: LoopState) -> None:
-        if state.epoch == 2:
-            raise InterruptionError
-
-    monkeypatch.setattr(Ramp, "after_epoch", stop)
-    with pytest.raises(InterruptionError):
-        apply(workload, steps, seed=1, resume_dir=tmp_path)
-    monkeypatch.setattr(Ramp, "after_epoch", after_epoch)
-    again = apply(workload, steps, seed=1, resume_dir=tmp_path)
+    again = interrupted(workload, steps)
     states: list[dict[str, Tensor]] = [whole.model.state_dict(), again.model.state_dict()]
     assert all(torch.equal(tensor, states[1][name]) for name, tensor in states[0].items())
 

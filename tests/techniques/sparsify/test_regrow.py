@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,7 +13,7 @@ from torch.nn import functional
 
 import penjing as pj
 from penjing.errors import RecipeError
-from penjing.techniques import apply
+from penjing.techniques import Outcome, apply
 from penjing.techniques.sparsify.ramp import Ramp
 from penjing.techniques.sparsify.regrow import REOPEN, exchange, ramp_of
 from penjing.training import LoopState
@@ -198,25 +197,11 @@ def test_masks_of_earlier_steps_are_not_opened(workload: pj.Workload) -> None:
 
 @pytest.mark.parametrize("how", [*({"regrow": regrow} for regrow in Regrow), {"score": "movement"}])
 def test_an_interrupted_training_goes_on(
-    workload: pj.Workload, how: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    workload: pj.Workload, how: dict[str, Any], interrupted: Callable[[pj.Workload, list[Any]], Outcome]
 ) -> None:
     steps = [pj.Sparsify(0.75, schedule="cubic", frequency=3, end=0.8, **how), finetune()]
     whole = apply(workload, steps, seed=1)
-
-    class InterruptionError(Exception):
-        pass
-
-    after_epoch = Ramp.after_epoch
-
-    def stop(self: Ramp, state: LoopState) -> None:
-        if state.epoch == 2:
-            raise InterruptionError
-
-    monkeypatch.setattr(Ramp, "after_epoch", stop)
-    with pytest.raises(InterruptionError):
-        apply(workload, steps, seed=1, resume_dir=tmp_path)
-    monkeypatch.setattr(Ramp, "after_epoch", after_epoch)
-    again = apply(workload, steps, seed=1, resume_dir=tmp_path)
+    again = interrupted(workload, steps)
     assert [row.what for row in whole.log if "came back" in row.what] == [
         row.what for row in again.log if "came back" in row.what
     ]

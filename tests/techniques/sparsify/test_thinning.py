@@ -144,12 +144,20 @@ def test_a_class_that_cannot_be_cut_trains_on_whole() -> None:
     assert after.model.get_parameter("first.weight").shape[0] == 8
 
 
-def test_what_cannot_be_asked(workload: pj.Workload) -> None:
+def test_what_cannot_be_asked() -> None:
     with pytest.raises(RecipeError, match=r"cut=True, pattern='filters', schedule=None"):
         pj.Sparsify(0.5, "filters", cut=True)
     with pytest.raises(RecipeError, match=r"cut=True, pattern='2:4'"):
         pj.Sparsify(pattern="2:4", schedule="cubic", cut=True)
-    with pytest.raises(RecipeError, match=r"regularize= and ema= hold weights that Sparsify\(cut=True\) replaces"):
-        apply(workload, [steps()[0], pj.Finetune(1, distill=False, regularize=pj.Regularize("l1"))])
-    with pytest.raises(RecipeError, match=r"ema= hold weights that Sparsify\(cut=True\) replaces"):
-        apply(workload, [steps()[0], pj.Finetune(1, distill=False, ema=0.9)])
+
+
+@pytest.mark.parametrize(
+    ("training", "named"),
+    [
+        (pj.Finetune(1, regularize=pj.Regularize("l1"), ema=0.9), "Finetune: regularize=, ema="),
+        (pj.Distill(1, losses={"features": 1.0}, layers={"0": "0"}), "Distill: losses= of layers"),
+    ],
+)
+def test_what_cannot_follow_a_cut_is_refused(workload: pj.Workload, training: pj.steps.Step, named: str) -> None:
+    with pytest.raises(RecipeError, match=rf"{named} cannot follow when Sparsify\(cut=True\) cuts the model"):
+        apply(workload, [steps()[0], training])

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, fx
 
 from penjing.techniques.quantize.fold import BATCH_NORM
-from penjing.techniques.quantize.graph import LAYERS, LINEAR, layer_name, varying, weight_readers
+from penjing.techniques.quantize.graph import LAYERS, layer_name, varying, weight_readers
+from penjing.techniques.quantize.pack import runs_dynamic
 from penjing.techniques.quantize.plan import LIGHT, Plan, moves
 from penjing.techniques.quantize.slots import weight_slots
 
@@ -19,8 +20,7 @@ def packed_account(module: fx.GraphModule, plan: Plan) -> Iterator[str]:
         if slot.weight.name not in plan.formats.packed or slot.reader.name in plan.layers:
             continue
         scheme = plan.formats.packed[slot.weight.name]
-        dynamic = scheme.dynamic and slot.reader.target is LINEAR
-        how = "with inputs quantised at each call" if dynamic else "that are computed with in float"
+        how = "with inputs quantised at each call" if runs_dynamic(slot, scheme) else "that are computed with in float"
         names.setdefault(f"weights in {scheme.weight.type} {how}", {})[slot.module or "the model"] = None
     for what, modules in names.items():
         yield f"{what}: {', '.join(modules)}"

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from penjing.techniques.quantize.ops import along
+from penjing.techniques.quantize.ops import along, dynamic_range
 
 Fake = Callable[[Tensor, Tensor, Tensor, int, int], Tensor]
 """(x, scale, zero point, lowest step, highest step) -> x on the grid."""
@@ -108,10 +108,8 @@ def fake_bias(bias: Tensor, activation_scale: Tensor, weight_scale: Tensor) -> T
 
 def fake_dynamic(x: Tensor) -> Tensor:
     """Round an input as `penjing::dynamic_linear` does, over the range of this very call."""
-    low, high = x.detach().amin().clamp_max(0), x.detach().amax().clamp_min(0)
-    step = (high - low) / 255
-    step = torch.where(step > 0, step, torch.ones_like(step))
-    return fixed(x, step, torch.round(-low / step), 0, 255)
+    step, zero = dynamic_range(x.detach())
+    return fixed(x, step, zero, 0, 255)
 
 
 @dataclass(frozen=True)

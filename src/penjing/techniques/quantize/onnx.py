@@ -1,4 +1,4 @@
-"""How the operators of ops.py are written in ONNX: standard operators, the same numbers."""
+"""How the operators of ops.py are written in ONNX, the same numbers: standard operators, and one of ONNX Runtime."""
 
 from collections.abc import Callable
 from typing import Any
@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from penjing.techniques.quantize import ops  # noqa: F401 - registers the operators
+from penjing.techniques.quantize.onnx_lstm import dynamic_lstm
 
 FLOAT = 1  # ONNX's number for float32
 
@@ -46,6 +47,7 @@ def translations() -> dict[Callable[..., Any], Callable[..., Any]]:
         return products if bias is None else op.Add(products, bias)
 
     return {
+        torch.ops.penjing.dynamic_lstm.default: dynamic_lstm,
         torch.ops.penjing.unpack.default: unpack,
         torch.ops.penjing.dynamic_linear.default: dynamic_linear,
         torch.ops.penjing.quantize_linear.default: quantize_linear,

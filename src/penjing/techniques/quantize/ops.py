@@ -6,6 +6,7 @@ and gives the same bits in torch as in ONNX Runtime.
 A scale without dimensions holds for the whole tensor; a scale with one dimension holds along `axis`.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -84,13 +85,68 @@ def dynamic_linear(x: Tensor, weight: Tensor, scale: Tensor, bias: Tensor | None
     With the range of all of x, widened to hold zero: s = (max - min) / 255, z = saturate(round(-min / s)),
     q = saturate(round(x / s) + z), and the output (q - z) W * (s scale) + bias, the sum taken in integers.
     """
+    products = _dynamic_product(x, weight, scale)
+    return products if bias is None else products + bias
+
+
+def dynamic_range(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Scale and zero point of uint8 that hold all values of a tensor, and zero.
+
+    >>> dynamic_range(torch.tensor([-1.0, 1.55]))
+    (tensor(0.0100), tensor(100.))
+    """
     low, high = x.amin().clamp_max(0), x.amax().clamp_min(0)
     step = (high - low) / 255
     step = torch.where(step > 0, step, torch.ones_like(step))
-    zero = torch.round(-low / step).clamp_(0, 255)
+    return step, torch.round(-low / step).clamp_(0, 255)
+
+
+def _dynamic_product(x: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
+    step, zero = dynamic_range(x)
     q = (torch.round(x / step) + zero).clamp_(0, 255) - zero
-    products = (q.double() @ weight.double()).to(x.dtype) * (step * scale)
-    return products if bias is None else products + bias
+    return (q.double() @ weight.double()).to(x.dtype) * (step * scale)
+
+
+@torch.library.custom_op("penjing::dynamic_lstm", mutates_args=())
+def dynamic_lstm(
+    x: Tensor,
+    weights: Sequence[Tensor],
+    scales: Sequence[Tensor],
+    biases: Sequence[Tensor],
+    states: Sequence[Tensor],
+    bidirectional: bool,
+    batch_first: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    r"""LSTM whose products are those of `dynamic_linear`: the whole input at once, the state h at each step.
+
+    [i, o, f, g] = x_t W + h_{t-1} R + b, c_t = sigma(f) c_{t-1} + sigma(i) tanh(g), h_t = sigma(o) tanh(c_t).
+
+    x, the states h and c, and what is returned are as in torch. Of each layer: weights W int8 [directions, inputs,
+    4 hidden] and R [directions, hidden, 4 hidden], their scales [directions, 4 hidden], and, where there are some,
+    biases [directions, 8 hidden], those of W before those of R.
+    """
+    x = x.transpose(0, 1) if batch_first else x
+    ends: list[tuple[Tensor, Tensor]] = []
+    for layer in range(len(weights) // 2):
+        w, r, w_scale, r_scale = (each[2 * layer + i] for each in (weights, scales) for i in (0, 1))
+        outputs = []
+        for direction in range(2 if bidirectional else 1):
+            sums = _dynamic_product(x, w[direction], w_scale[direction])
+            if biases:
+                sums = sums + biases[layer][direction].reshape(2, -1).sum(0)
+            h, c = (state[len(ends)] for state in states)
+            steps = []
+            for each in sums.flip(0) if direction else sums:
+                gates = each + _dynamic_product(h, r[direction], r_scale[direction])
+                i, o, f, g = gates.chunk(4, -1)
+                c = f.sigmoid() * c + i.sigmoid() * g.tanh()
+                h = o.sigmoid() * c.tanh()
+                steps.append(h)
+            outputs.append(torch.stack(steps[::-1] if direction else steps))
+            ends.append((h, c))
+        x = torch.cat(outputs, -1)
+    h, c = (torch.stack(each) for each in zip(*ends, strict=True))
+    return x.transpose(0, 1).contiguous() if batch_first else x, h, c
 
 
 @quantize_linear.register_fake
@@ -121,6 +177,20 @@ def _(x: Tensor, scale: Tensor, zero_point: Tensor | None, shape: list[int]) -> 
 @dynamic_linear.register_fake
 def _(x: Tensor, weight: Tensor, scale: Tensor, bias: Tensor | None) -> Tensor:
     return x.new_empty((*x.shape[:-1], weight.shape[1]))
+
+
+@dynamic_lstm.register_fake
+def _(
+    x: Tensor,
+    weights: Sequence[Tensor],
+    scales: Sequence[Tensor],
+    biases: Sequence[Tensor],
+    states: Sequence[Tensor],
+    bidirectional: bool,
+    batch_first: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    width = states[0].shape[-1] * (2 if bidirectional else 1)
+    return x.new_empty((*x.shape[:2], width)), torch.empty_like(states[0]), torch.empty_like(states[1])
 
 
 def _keep_shape(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:

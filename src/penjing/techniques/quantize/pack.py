@@ -9,6 +9,7 @@ from torch import Tensor, fx
 from penjing.recipe import Grid, Scheme
 from penjing.structure.rules import bind
 from penjing.techniques.quantize.graph import LINEAR, aten, put, tensor_of
+from penjing.techniques.quantize.recurrent import DYNAMIC_LSTM, can_be_dynamic, make_lstm_dynamic
 from penjing.techniques.quantize.slots import Slot, weight_slots
 from penjing.techniques.quantize.weights import TYPES, fit, quantize
 from penjing.types import Granularity
@@ -26,10 +27,20 @@ def pack_weights(module: fx.GraphModule, schemes: Mapping[str, Scheme], apart: C
     slots = {slot.weight.name: slot for slot in reversed(readers)}  # the first reader of each
     for name, scheme in schemes.items():
         slot = slots[name]
-        if scheme.dynamic and slot.reader.target is LINEAR and len(slot.weight.users) == 1:
+        if slot.reader.target is DYNAMIC_LSTM:
+            continue  # came with the first weight of it
+        if not runs_dynamic(slot, scheme):
+            _unpack(module, slot, scheme.weight, apart)
+        elif slot.reader.target is LINEAR:
             _make_dynamic(module, slot, scheme.weight)
         else:
-            _unpack(module, slot, scheme.weight, apart)
+            make_lstm_dynamic(module, slot.reader, scheme.weight)
+
+
+def runs_dynamic(slot: Slot, scheme: Scheme) -> bool:
+    """Whether the reader of a weight quantises its input as it comes: a linear or an LSTM that reads it alone."""
+    linear = slot.reader.target is LINEAR and len(slot.weight.users) == 1
+    return scheme.dynamic and (linear or can_be_dynamic(slot.reader))
 
 
 def _make_dynamic(module: fx.GraphModule, slot: Slot, grid: Grid) -> None:

@@ -42,6 +42,8 @@ LIGHT = frozenset(
     {aten.add.Tensor, aten.mul.Tensor, aten.cat.default, aten.avg_pool2d.default, GLOBAL_AVERAGE_POOL}
     | {aten.sigmoid.default, aten.leaky_relu.default}
 )
+OPEN_SUMS = frozenset({"openvino"})
+"""Runtimes that add to the result of a convolution within its kernel, before that is rounded."""
 MOVES = frozenset(
     {aten.max_pool1d.default, aten.max_pool2d.default, aten.max_pool3d.default, aten.flatten.using_ints}
     | {aten.view.default, aten.reshape.default, aten.permute.default, aten.transpose.int, aten.squeeze.default}
@@ -65,13 +67,15 @@ class Formats:
 
     static: name of a layer that runs in int8 with ranges from calibration -> its scheme. packed: name of the node of a
     weight that is stored by itself -> its scheme. kept: layer that stays in float -> which module that is and why.
-    products: names of products of two activations that run in int8.
+    products: names of products of two activations that run in int8. open_sums: whether a layer gives float to the
+    sum that alone reads it.
     """
 
     static: Mapping[str, Scheme]
     packed: Mapping[str, Scheme]
     kept: Mapping[str, Kept]
     products: frozenset[str] = frozenset()
+    open_sums: bool = False
 
 
 @dataclass(frozen=True)
@@ -106,11 +110,13 @@ def choose_formats(
     overrides: Mapping[str, Scheme | str] = MappingProxyType({}),
     *,
     products: bool = False,
+    open_sums: bool = False,
 ) -> Formats:
     """Give each layer the scheme of the first pattern that matches its name, or else the scheme of all.
 
     A static scheme holds for convolutions and linears; of what else has weights it stores the weights alone.
-    products: whether products of two activations run in int8 too. Raises RecipeError for a pattern that names no layer.
+    products: whether products of two activations run in int8 too. open_sums: as in Formats. Raises RecipeError for a
+    pattern that names no layer.
     """
     slots = list(weight_slots(module))
     layers = [node for node in module.graph.nodes if node.target in LAYERS]
@@ -140,7 +146,7 @@ def choose_formats(
         apart = slot.reader.name in kept or slot.reader.name in static
         if chosen is not None and not apart and not any(user.name in kept for user in slot.weight.users):
             packed.setdefault(slot.weight.name, chosen)
-    return Formats(static, packed, kept, activation_products(module.graph) if products else frozenset())
+    return Formats(static, packed, kept, activation_products(module.graph) if products else frozenset(), open_sums)
 
 
 def _unfit(layer: fx.Node, scheme: Scheme) -> str | None:
@@ -175,6 +181,7 @@ def make_plan(graph: fx.Graph, formats: Formats) -> Plan:
             operators.add(node.name)
             wanted.add(node.args[0])
 
+    nodes = {node.name: node for node in graph.nodes}
     stored: dict[str, str] = {}
     for node in graph.nodes:
         if node not in wanted and not (node.name in layers and node.target in CONVOLUTIONS):
@@ -188,6 +195,8 @@ def make_plan(graph: fx.Graph, formats: Formats) -> Plan:
             stored[node.name] = stored[node.args[0].name]
         else:
             stored[node.name] = node.name
+    if formats.open_sums:
+        stored = {name: owner for name, owner in stored.items() if not (name in layers and _is_summand(nodes[name]))}
     operands = (x.name for node in graph.nodes if node.name in formats.products for x in node.all_input_nodes)
     return Plan(formats, frozenset(operators), stored, _bits(graph, formats, stored), frozenset(operands))
 
@@ -218,6 +227,12 @@ def _from_int8(graph: fx.Graph, integer: frozenset[str]) -> set[fx.Node]:
         if possible:
             found.add(node)
     return found
+
+
+def _is_summand(node: fx.Node) -> bool:
+    """Whether a sum alone reads a node."""
+    after = only_user(node)
+    return after is not None and after.target is aten.add.Tensor
 
 
 def moves(node: fx.Node) -> bool:

@@ -1,8 +1,8 @@
 """Products of two activations, as those of attention: which of them can run in int8, and attention written as them.
 
 Their operands are stored in eight bits each for itself, around zero: int8, or uint8 from zero up where no value is
-negative, as behind a softmax. Integer kernels of two activations take no zero point in OpenVINO, and these in ONNX
-Runtime. The product of a linear comes back as float for free, and so does this one.
+negative, as behind a softmax. OpenVINO has integer kernels of two activations for operands without zero points alone,
+ONNX Runtime for any. As a linear does, a product gives float for free.
 """
 
 from typing import Any

@@ -19,7 +19,7 @@ from penjing.techniques.quantize.graph import as_linears, flatten_linears, funct
 from penjing.techniques.quantize.insert import insert
 from penjing.techniques.quantize.layers import int8_layers
 from penjing.techniques.quantize.pads import merge_pads
-from penjing.techniques.quantize.plan import Plan, choose_formats, make_plan
+from penjing.techniques.quantize.plan import OPEN_SUMS, Plan, choose_formats, make_plan
 from penjing.techniques.quantize.products import open_attention
 from penjing.techniques.quantize.stages import stages_of
 from penjing.techniques.sparsify.torch_masks import take_torch_masks
@@ -38,7 +38,7 @@ def run(state: State, step: Quantize, context: Context) -> State:
     captured = capture(
         state.model, state.example, None if context.workload is None else context.workload.dynamic_shapes
     )
-    plan, folds = prepare(captured.module, step.scheme, step.overrides, products=step.products)
+    plan, folds = prepare(captured.module, step.scheme, step.overrides, products=step.products, runtime=context.runtime)
     data = calibration(context, captured, needed=bool(needs(step)))
     if data is None:
         module, pairs = captured.module, 0
@@ -100,8 +100,11 @@ def prepare(
     overrides: Mapping[str, Scheme | str] = MappingProxyType({}),
     *,
     products: bool = False,
+    runtime: str | None = None,
 ) -> tuple[Plan, int]:
     """Bring a captured graph, in place, into the form that integer kernels want; give the plan and the number of folds.
+
+    runtime: the one that it is for.
 
     What the graph computes stays the same, up to rounding in float.
     """
@@ -112,7 +115,7 @@ def prepare(
     pool_globally(module)
     if products:
         open_attention(module)
-    formats = choose_formats(module, scheme, overrides, products=products)
+    formats = choose_formats(module, scheme, overrides, products=products, open_sums=runtime in OPEN_SUMS)
     if not (formats.static or formats.packed):
         why = (
             "; ".join(f"{row.module} stays in float: {row.reason}" for row in formats.kept.values())

@@ -20,6 +20,7 @@ from penjing.techniques.quantize.graph import aten, put, tensor_of, without_unre
 from penjing.techniques.quantize.insert import CLIP, DEQUANTIZE, QUANTIZE
 from penjing.techniques.quantize.layers import limits_of, weight_behind
 from penjing.techniques.quantize.pack import DYNAMIC_LINEAR, UNPACK
+from penjing.techniques.quantize.recurrent import DYNAMIC_LSTM
 
 _FOLDED = "folded_"  # in the name of a weight that took a batch norm in, which leaves zeros where they are
 
@@ -49,6 +50,10 @@ class Trainable:
                 self._weight(node)
             elif node.target is DYNAMIC_LINEAR:
                 self._dynamic(node)
+            elif node.target is DYNAMIC_LSTM:
+                raise RecipeError(
+                    "Finetune after Quantize trains no LSTM in int8-dynamic; give it 'w8' by overrides, or train before"
+                )
         for node in biases:
             self._bias(node)
         self.model = GraphModel.of(replace(captured, module=without_unread(self._module)))

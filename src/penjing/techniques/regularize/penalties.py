@@ -52,7 +52,7 @@ def half_squares(energies: Sequence[Tensor]) -> Tensor:
     r"""Half the energy of the units that are to go, R = 1/2 sum_u ||w_u||_2^2, whose gradient is w.
 
     Its strength grows while the model trains: Wang et al. 2021, "Neural Pruning via Growing Regularization"
-    (arXiv:2012.09243), algorithm 1 (GReg-1).
+    (arXiv:2012.09243), there GReg-1.
 
     >>> half_squares([torch.tensor([4.0, 2.0])])
     tensor(3.)

@@ -2,8 +2,10 @@
 
 from torch import nn
 
+from penjing.errors import RecipeError
 from penjing.recipe import Sparsify
 from penjing.techniques.sparsify.ramp import Ramp
+from penjing.techniques.sparsify.regrow import ramp_of
 from penjing.techniques.sparsify.technique import masks_at, run
 from penjing.techniques.state import Context, State
 from penjing.training import KeepMasks
@@ -18,7 +20,7 @@ def sparsity_hook(
     With a schedule the zeros grow as that loop goes on; else they are set at once, and kept. Adapters:
     `penjing.training.callbacks`. `hook.masks` says which weights live. workload: for scores that look at data.
 
-    Raises RecipeError as the step does in `apply`.
+    Raises RecipeError as the step does in `apply`, and for cut=True.
 
     >>> import torch
     >>> model = nn.Linear(4, 4)
@@ -26,6 +28,11 @@ def sparsity_hook(
     >>> int(hook.masks["weight"].sum()), int(model.weight.count_nonzero())
     (8, 8)
     """
+    if step.cut:
+        raise RecipeError(
+            "sparsity_hook: cut=True replaces the parameters that a foreign loop holds; leave it out, and apply "
+            "Lossless() to the trained model"
+        )
     context = Context(workload, model, seed=seed)
     state = run(State(model, ExampleInputs()), step, context)
-    return Ramp(step, masks_at(state, step, context)) if state.ramps else KeepMasks(state.masks)
+    return ramp_of(step, masks_at(state, step, context)) if state.ramps else KeepMasks(state.masks)

@@ -52,7 +52,7 @@ def exchange(magnitude: Tensor, growth: Tensor, alive: Tensor, allowed: Tensor, 
 
 
 def at_random(weight: Tensor) -> Tensor:
-    """A uniform draw for each weight: Mocanu et al. 2018, "SET" (arXiv:1707.04780), algorithm 2."""
+    """A uniform draw for each weight: Mocanu et al. 2018, "SET" (arXiv:1707.04780)."""
     return torch.rand(weight.shape).to(weight.device)
 
 

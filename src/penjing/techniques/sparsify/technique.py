@@ -84,7 +84,7 @@ def told(state: State, step: Sparsify, names: Iterable[str]) -> State:
     """Log how sparse the named weights are, and what that brings."""
     for row in sparsity(state.model, tuple(names)):
         state = state.log(step.key, row.describe())
-    return state.log(step.key, _worth(step.pattern))
+    return state.log(step.key, _worth(step))
 
 
 def masks_at(state: State, step: Sparsify, context: Context) -> MasksAt:
@@ -123,8 +123,11 @@ def _named(state: State, step: Sparsify, context: Context) -> tuple[str, ...]:
     return names
 
 
-def _worth(pattern: str) -> str:
+def _worth(step: Sparsify) -> str:
     """What the zeros bring, said in the log of each step."""
+    pattern = step.pattern
+    if step.cut:
+        return f"{pattern} of zeros that are left are those that no cut could take"
     if pattern in ("filters", "rows", "channels"):
         return f"whole {pattern} of zeros make nothing faster as they are; Lossless() removes those that a cut can take"
     return f"{pattern} zeros make no runtime here faster; they make the file smaller once it is saved compact"
