@@ -428,6 +428,25 @@ def factorize(data: dict[str, Any]) -> list[str]:
     return lines
 
 
+def cluster(data: dict[str, Any]) -> list[str]:
+    bits = sorted({row["bits"] for row in data["rows"]})
+    lines = [
+        f"ResNet-20 on Fashion-MNIST: {100 * data['accuracy']:.2f} % on 5,000 held-out images, {data['bytes']:,} bytes "
+        "saved plain. Each cell: accuracy, and how many times smaller the folder saved compact is.",
+        "",
+        f"| bits | {' | '.join(map(str, bits))} |",
+        "|---|" + "---|" * len(bits),
+    ]
+    for how in dict.fromkeys(row["how"] for row in data["rows"]):
+        found = {row["bits"]: row for row in data["rows"] if row["how"] == how}
+        cells = [
+            f"{100 * found[b]['accuracy']:.2f} %, {data['bytes'] / found[b]['bytes']:.1f}x" if b in found else ""
+            for b in bits
+        ]
+        lines.append(f"| {how} | {' | '.join(cells)} |")
+    return lines
+
+
 def demo(data: dict[str, Any]) -> list[str]:
     faster = ", ".join(f"{ratio(value)} at batch {n}" for n, value in data["faster_by"].items())
     return [
@@ -627,6 +646,7 @@ SECTIONS: dict[str, tuple[str, Callable[[dict[str, Any]], list[str]]]] = {
     "structure_speed": ("Analysis and cut", structure_speed),
     "depth": ("Blocks left out", depth),
     "factorize": ("Low rank", factorize),
+    "cluster": ("Weights on palettes", cluster),
     "demo": ("The demo", demo),
     "self_ratio": ("A file against itself", self_ratio),
     "widths": ("What widths cost", widths),

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from penjing.planning import sensitivity as sensitivity
     from penjing.profiling import Profile as Profile
     from penjing.profiling import profile as profile
+    from penjing.recipe import Cluster as Cluster
     from penjing.recipe import Contract as Contract
     from penjing.recipe import Distill as Distill
     from penjing.recipe import DropBlocks as DropBlocks
@@ -69,6 +70,7 @@ _HOME = {
     "penjing.planning": ("Sensitivity", "mixed_precision", "sensitivity"),
     "penjing.profiling": ("Profile", "profile"),
     "penjing.recipe": (
+        "Cluster",
         "Contract",
         "Distill",
         "DropBlocks",

@@ -145,6 +145,31 @@ class Granularity(StrEnum):
     GROUP = "group"
 
 
+class Start(StrEnum):
+    """Where k-means starts; EXACT is the optimum itself."""
+
+    KMEANS_PLUS_PLUS = "kmeans++"
+    DENSITY = "density"
+    LINEAR = "linear"
+    RANDOM = "random"
+    EXACT = "exact"
+
+
+class Importance(StrEnum):
+    """What an error in a weight counts: all alike, the square of its gradient, or that of what it multiplies."""
+
+    NONE = "none"
+    FISHER = "fisher"
+    INPUTS = "inputs"
+
+
+class Pooling(StrEnum):
+    """What a centroid takes of the gradients of its weights."""
+
+    MEAN = "mean"
+    SUM = "sum"
+
+
 class Decision(StrEnum):
     """What a verdict says."""
 

@@ -20,7 +20,7 @@ def apply_command(
     workload: WorkloadFile,
     recipe: Annotated[Path, typer.Argument(help="Recipe in YAML.")],
     out: Annotated[Path, typer.Option("--out", help="Folder for the new model.")],
-    compact: Annotated[bool, typer.Option("--compact", help="Pack sparse tensors.")] = False,
+    compact: Annotated[bool, typer.Option("--compact", help="Pack tensors with zeros or few values.")] = False,
     runtime: Annotated[str | None, typer.Option("--runtime", help="Take widths that pay there, as measured.")] = None,
     seed: Annotated[int, typer.Option("--seed")] = 0,
     as_json: Json = False,

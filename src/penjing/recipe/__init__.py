@@ -1,5 +1,6 @@
 """The plan as data: steps, recipes, contracts, and what a plan may ask of its target."""
 
+from penjing.recipe.cluster import Cluster
 from penjing.recipe.contract import Contract, MaxDrop, MinValue, metric_name
 from penjing.recipe.factorize import Factorize
 from penjing.recipe.recipe import Recipe, as_recipe
@@ -13,6 +14,7 @@ from penjing.recipe.training_steps import Distill, Finetune, Training
 __all__ = [
     "SCHEMES",
     "STEPS",
+    "Cluster",
     "Contract",
     "Distill",
     "DropBlocks",

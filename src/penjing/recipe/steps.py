@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 from torch import nn
 
 from penjing.errors import RecipeError
+from penjing.recipe.cluster import Cluster
 from penjing.recipe.factorize import Factorize
 from penjing.recipe.schemes import FLOAT, Scheme, scheme_of
 from penjing.recipe.step import Step, check_at_least, check_fraction
@@ -367,5 +368,5 @@ def _plain_scheme(value: Scheme | str) -> Any:
 
 STEPS: dict[str, type[Step]] = {
     step.key: step
-    for step in (PruneChannels, DropBlocks, Factorize, Lossless, Sparsify, Rewind, Quantize, Finetune, Distill)
+    for step in (PruneChannels, DropBlocks, Factorize, Lossless, Sparsify, Rewind, Cluster, Quantize, Finetune, Distill)
 }

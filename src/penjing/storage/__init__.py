@@ -2,6 +2,7 @@
 
 from penjing.storage.atomic import atomic_file, atomic_folder, atomic_write, is_disk_full, remove_leftovers, sync
 from penjing.storage.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from penjing.storage.codecs import entropy_bound
 from penjing.storage.hashing import fingerprint, fingerprint_tensors, sha256_file
 from penjing.storage.manifest import FileEntry, Manifest, library_versions, read_manifest, write_manifest
 from penjing.storage.random_state import get_random_state, set_random_state
@@ -18,6 +19,7 @@ __all__ = [
     "atomic_write",
     "canonical_json",
     "dump_json",
+    "entropy_bound",
     "fingerprint",
     "fingerprint_tensors",
     "get_random_state",

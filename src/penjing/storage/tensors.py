@@ -4,7 +4,7 @@ The file is plain safetensors (github.com/huggingface/safetensors) and any reade
 metadata, both JSON, say what the format itself cannot:
 
     aliases   see `aliases`: tensors that share the memory of another entry
-    codecs    {name: {"codec": "sparse", "dtype", "shape"}}: the entry holds compressed bytes, see `codecs`
+    codecs    {name: {"codec", "dtype", "shape"}}: the entry holds compressed bytes, see `codecs`
 """
 
 import json
@@ -19,7 +19,7 @@ from torch import Tensor
 from penjing.errors import ArtifactError
 from penjing.storage.aliases import is_alias, restore_alias, split_aliases
 from penjing.storage.atomic import atomic_file
-from penjing.storage.codecs import Bytes, decode_sparse, encode_sparse
+from penjing.storage.codecs import CODECS, Bytes, smallest
 from penjing.storage.raw import DTYPES, NAMES, check_plain, from_bytes, is_shape, to_bytes
 
 RESERVED = ("aliases", "codecs")
@@ -54,10 +54,10 @@ def save_tensors(
     entries: dict[str, tuple[str, list[int], Bytes]] = {}
     for name, tensor in owners.items():
         raw, dtype, shape = to_bytes(tensor), NAMES[tensor.dtype], list(tensor.shape)
-        packed = encode_sparse(raw, tensor.element_size()) if compact else raw
-        if packed.size < raw.size:
-            codecs[name] = {"codec": "sparse", "dtype": dtype, "shape": shape}
-            raw, dtype, shape = packed, "U8", [packed.size]
+        if compact and (found := smallest(raw, tensor.element_size())) is not None:
+            codec, chunk = found
+            codecs[name] = {"codec": codec, "dtype": dtype, "shape": shape}
+            raw, dtype, shape = chunk, "U8", [chunk.size]
         entries[name] = (dtype, shape, raw)
     _write(Path(path), entries, _all_metadata(metadata or {}, aliases, codecs))
 
@@ -143,7 +143,7 @@ def _is_codec(note: Any) -> bool:
     return (
         isinstance(note, dict)
         and note.keys() == {"codec", "dtype", "shape"}
-        and note["codec"] == "sparse"
+        and note["codec"] in CODECS
         and note["dtype"] in DTYPES
         and is_shape(note["shape"])
     )
@@ -162,7 +162,7 @@ def _check_memory(path: Path, codecs: Mapping[str, Any]) -> None:
 
 def _decode(packed: Tensor, note: Mapping[str, Any], what: str) -> Tensor:
     dtype = DTYPES[note["dtype"]]
-    raw = decode_sparse(to_bytes(packed), dtype.itemsize, _count(note["shape"]), what=what)
+    raw = CODECS[note["codec"]].decode(to_bytes(packed), dtype.itemsize, _count(note["shape"]), what)
     return from_bytes(raw, dtype, tuple(note["shape"]))
 
 

@@ -14,6 +14,7 @@ from torch import nn
 
 from penjing.errors import RecipeError, RunError
 from penjing.recipe import (
+    Cluster,
     Distill,
     DropBlocks,
     Factorize,
@@ -31,7 +32,7 @@ from penjing.recipe import (
 )
 from penjing.recipe.target import target_named
 from penjing.storage import fingerprint_tensors
-from penjing.techniques import depth, factorize, prune, quantize, rewind, sparsify
+from penjing.techniques import cluster, depth, factorize, prune, quantize, rewind, sparsify
 from penjing.techniques.outcome import Outcome, read_outcome
 from penjing.techniques.prune import lossless
 from penjing.techniques.recover import run as recover
@@ -63,6 +64,7 @@ TECHNIQUES: dict[type[Step], Technique] = {
     Lossless: Technique(lossless.run),
     Sparsify: Technique(sparsify.run, needs=sparsify.needs),
     Rewind: Technique(rewind.run),
+    Cluster: Technique(cluster.run, needs=cluster.needs),
     Quantize: Technique(quantize.run, needs=quantize.needs, last=True),
     Finetune: Technique(recover, needs=lambda step: frozenset({"train"})),
     Distill: Technique(recover, needs=lambda step: frozenset({"train"})),
@@ -141,7 +143,8 @@ def apply(
         state = replace(state, model=state.model.to(place), example=example.to(place))
     for i, step in enumerate(steps.steps[done:], start=done):
         inner = replace(context, resume_dir=folder / f"step-{i}" if folder is not None else None)
-        state = TECHNIQUES[type(step)].run(state, step, inner)
+        before = state.palettes
+        state = cluster.surviving(TECHNIQUES[type(step)].run(state, step, inner), before, step.key)
         if folder is not None and team.leads:
             _outcome(state, Recipe(written.steps[: i + 1])).save(folder / f"after-{i}")
         team.wait()
@@ -185,6 +188,12 @@ def check(recipe: Recipe, workload: Workload | None) -> None:
                 f"step {i} ({step.key}) has schedule={step.schedule!r}, by which zeros grow in training; a Finetune "
                 "step must come next, or leave schedule out"
             )
+        clustered = any(isinstance(earlier, Cluster) for earlier in recipe.steps[:i])
+        if clustered and isinstance(step, Sparsify) and step.schedule is not None:
+            raise RecipeError(
+                f"step {i} ({step.key}) has schedule={step.schedule!r}, by which zeros grow in training, and a step "
+                "before it put weights on palettes, which training keeps; let Cluster follow the training"
+            )
         for need in sorted(technique.needs(step)):
             if workload is None or not workload.brings(need):
                 raise RecipeError(f"step {i} ({step.key}) needs {need} data; pass a Workload with {need}=")
@@ -217,7 +226,7 @@ def _pending(done: Sequence[Step]) -> tuple[Sparsify, ...]:
 
 
 def _outcome(state: State, recipe: Recipe) -> Outcome:
-    return Outcome(state.model, state.rows, recipe, state.surgery, state.masks, state.graph)
+    return Outcome(state.model, state.rows, recipe, state.surgery, state.masks, state.graph, state.palettes)
 
 
 def _resumed(recipe: Recipe, original: nn.Module, example: ExampleInputs, context: Context) -> tuple[int, State]:
@@ -235,5 +244,5 @@ def _resumed(recipe: Recipe, original: nn.Module, example: ExampleInputs, contex
                 f"{folder} was left by another recipe; remove {context.resume_dir} or give another resume_dir"
             )
         state = State(saved.model, example, saved.masks, saved.surgery, saved.graph, saved.log)
-        return i + 1, replace(state, ramps=_pending(recipe.steps[: i + 1]))
+        return i + 1, replace(state, ramps=_pending(recipe.steps[: i + 1]), palettes=saved.palettes)
     return 0, fresh

@@ -1,7 +1,7 @@
 """What `apply` gives back, how it is saved, and how it is restored without a pickle."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,8 +13,10 @@ from penjing.types import LogRow, Status
 
 if TYPE_CHECKING:
     from penjing.structure import Surgery
+    from penjing.techniques.cluster import Palette
 
 WEIGHTS, SURGERY, GRAPH, MASKS = "weights.safetensors", "surgery.json", "graph.json", "masks.safetensors"
+PALETTES = "palettes.safetensors"
 
 
 @dataclass(frozen=True)
@@ -22,7 +24,8 @@ class Outcome:
     """The model after a recipe, and a log with one row for each thing that happened.
 
     surgery: what was cut out of the original, None if nothing was. masks: parameter name -> boolean mask of the weights
-    that live. graph: whether the model is a rewritten graph instead of the user's own class.
+    that live. graph: whether the model is a rewritten graph instead of the user's own class. palettes: parameter name
+    -> the palette that its weights lie on.
     """
 
     model: nn.Module
@@ -31,6 +34,7 @@ class Outcome:
     surgery: "Surgery | None"
     masks: Mapping[str, Tensor]
     graph: bool = False
+    palettes: "Mapping[str, Palette]" = field(default_factory=dict)
 
     @property
     def fallbacks(self) -> tuple[LogRow, ...]:
@@ -44,16 +48,24 @@ class Outcome:
         return {"cuts": proofs} if proofs else None
 
     def save(self, folder: str | Path, *, compact: bool = False) -> Path:
-        """Write manifest, weights and what was cut into a folder, atomically; compact packs sparse tensors.
+        """Write manifest, weights and what was cut into a folder, atomically.
 
+        compact packs tensors with zeros or few values, and leaves weights on palettes to these.
         `restore(fresh_model, folder)` rebuilds it.
         """
         from penjing.storage import Manifest, atomic_folder, atomic_write, save_tensors, write_manifest
         from penjing.structure import save_graph
+        from penjing.techniques.cluster import save_palettes
 
+        tensors = self.model.state_dict()
+        palettes = {name: each for name, each in self.palettes.items() if each.holds(tensors[name])}
+        if compact:
+            tensors = {name: tensor for name, tensor in tensors.items() if name not in palettes}
         folder = Path(folder)
         with atomic_folder(folder) as temporary:
-            save_tensors(temporary / WEIGHTS, self.model.state_dict(), compact=compact)
+            save_tensors(temporary / WEIGHTS, tensors, compact=compact)
+            if palettes:
+                save_palettes(temporary / PALETTES, palettes, compact=compact)
             if self.masks:
                 save_tensors(temporary / MASKS, dict(self.masks), compact=compact)
             if self.surgery is not None:
@@ -85,6 +97,7 @@ def read_outcome(model: nn.Module | None, folder: str | Path) -> Outcome:
     from penjing.storage import load_tensors, read_manifest
     from penjing.structure import Surgery, restore_graph
     from penjing.structure import restore as restore_in_place
+    from penjing.techniques.cluster import load_palettes
 
     folder = Path(folder)
     manifest = read_manifest(folder)
@@ -92,7 +105,8 @@ def read_outcome(model: nn.Module | None, folder: str | Path) -> Outcome:
         raise ArtifactError(
             f"{folder} holds {manifest.kind!r}, not a saved model; use penjing.load for what export wrote"
         )
-    tensors = load_tensors(folder / WEIGHTS)
+    palettes = load_palettes(folder / PALETTES) if (folder / PALETTES).exists() else {}
+    tensors = load_tensors(folder / WEIGHTS) | {name: palette.values() for name, palette in palettes.items()}
     surgery = Surgery.from_json((folder / SURGERY).read_text("utf-8")) if (folder / SURGERY).exists() else None
     graph = bool(manifest.extra.get("graph"))
     if graph:
@@ -111,4 +125,5 @@ def read_outcome(model: nn.Module | None, folder: str | Path) -> Outcome:
         surgery=surgery,
         masks=load_tensors(folder / MASKS) if (folder / MASKS).exists() else {},
         graph=graph,
+        palettes=palettes,
     )

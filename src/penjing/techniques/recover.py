@@ -1,4 +1,4 @@
-"""The steps that train: the recovery loop of the training room, with the masks kept, and the teacher they ask for."""
+"""The steps that train: the recovery loop of the training room, masks and palettes kept, with the teacher asked for."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -9,6 +9,7 @@ from torch import nn
 from penjing.errors import RecipeError
 from penjing.recipe import Distill, Training
 from penjing.structure import capture
+from penjing.techniques.cluster import KeepPalettes, refitted
 from penjing.techniques.quantize.fake import RULES
 from penjing.techniques.quantize.layers import is_quantized
 from penjing.techniques.quantize.trainable import Trainable
@@ -23,7 +24,7 @@ from penjing.training import Hook, KeepMasks, TrainingLog, finetune
 
 
 def run(state: State, step: Training, context: Context) -> State:
-    """Train the state's model on; zeros that a step before has set stay zero, and scheduled ones grow."""
+    """Train the state's model on; zeros and palettes of steps before stay, and scheduled zeros grow."""
     if context.workload is None:
         raise RecipeError(f"{type(step).__name__} needs train data; pass a Workload with train=")
     if is_quantized(state.model):
@@ -38,8 +39,8 @@ def run(state: State, step: Training, context: Context) -> State:
             "one of them out"
         )
     with dropping_filters(state.model, step.drop_filters):
-        log = _trained(state.model, step, context, (*penalties, keep, *ramps, *thin))
-    state = _told(replace(state, ramps=()), step, log)
+        log = _trained(state.model, step, context, (*penalties, keep, *ramps, *thin, KeepPalettes(state.palettes)))
+    state = _told(replace(refitted(state), ramps=()), step, log)
     for each in thin:
         state = thinned(state, each)
     for penalty in penalties:

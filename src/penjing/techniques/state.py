@@ -13,6 +13,7 @@ from penjing.types import LogRow
 if TYPE_CHECKING:
     from penjing.recipe import Sparsify, Target
     from penjing.structure import Surgery
+    from penjing.techniques.cluster import Palette
     from penjing.training import Progress
     from penjing.workload import ExampleInputs, Workload
 
@@ -23,7 +24,8 @@ class State:
 
     model: a private copy, which a technique may change. masks: parameter name -> boolean mask of the weights that live.
     surgery: what was cut out of the original, None while nothing was. graph: whether the model is a rewritten graph
-    (its class is no longer the user's). ramps: what is to become sparse while the next step trains.
+    (its class is no longer the user's). ramps: what is to become sparse while the next step trains. palettes: parameter
+    name -> the palette that its weights lie on.
     """
 
     model: nn.Module
@@ -33,6 +35,7 @@ class State:
     graph: bool = False
     rows: tuple[LogRow, ...] = ()
     ramps: "tuple[Sparsify, ...]" = ()
+    palettes: "Mapping[str, Palette]" = field(default_factory=dict)
 
     def log(self, step: str, what: str, *, fell_back: bool = False, proof: str | None = None) -> "State":
         """Give the same state with one more row in its log."""

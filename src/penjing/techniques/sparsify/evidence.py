@@ -117,8 +117,8 @@ def input_norms(model: nn.Module, names: Sequence[str], workload: Workload) -> d
     for name in names:
         if name not in squares:
             raise RecipeError(
-                f"Sparsify: nothing is seen of what comes into {name}; leave it out with parameters=[...], or use a "
-                "score that needs no inputs, such as 'l1'"
+                f"nothing is seen of what comes into {name}; leave this tensor out, or weigh by what needs no inputs, "
+                "such as magnitudes or gradients"
             )
     return {name: _spread(squares[name].sqrt(), model.get_parameter(name)) for name in names}
 

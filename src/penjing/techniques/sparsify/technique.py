@@ -2,13 +2,13 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from fnmatch import fnmatch
 
 import torch
 from torch import Tensor
 
 from penjing.errors import RecipeError
 from penjing.recipe import Sparsify
+from penjing.techniques.by_name import by_first_match
 from penjing.techniques.sparsify.allocation import below_deviation, erdos_renyi_kernel
 from penjing.techniques.sparsify.evidence import Evidence, Need, gather
 from penjing.techniques.sparsify.masks import lowest_scores_mask
@@ -158,14 +158,7 @@ def _shares(step: Sparsify, names: Sequence[str]) -> list[tuple[float | int, lis
     """Amounts, and the tensors that share each: by the first pattern that names a tensor, else all together."""
     if not isinstance(step.amount, Mapping):
         return [(AMOUNT if step.amount is None else step.amount, list(names))]
-    left, found = list(names), []
-    for pattern, amount in step.amount.items():
-        chosen = [name for name in left if fnmatch(name, pattern)]
-        if not any(fnmatch(name, pattern) for name in names):
-            raise RecipeError(f"Sparsify: amount names {pattern!r}, which matches no weight; known: {', '.join(names)}")
-        left = [name for name in left if name not in chosen]
-        found.append((amount, chosen))
-    return [(amount, chosen) for amount, chosen in found if chosen]
+    return by_first_match(step.amount, names, "Sparsify: amount")
 
 
 def _spread(

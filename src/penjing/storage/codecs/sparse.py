@@ -1,6 +1,6 @@
-"""Exact compact storage of sparse tensors: a bit for each element, the non-zero values, and zstandard over both.
+"""Exact compact storage of sparse tensors: a bit for each element, and the values that are not zero.
 
-Layout of the compressed bytes, for n elements of which m are not zero (zero: no bit is set but perhaps the sign bit):
+Content of the chunk, for n elements of which m are not zero (zero: no bit is set but perhaps the sign bit):
 
     mask     ceil(n / 8) bytes        bit i (least significant first) says whether element i is not zero
     signs    ceil((n - m) / 8) bytes  the sign bits of the zeros
@@ -8,17 +8,14 @@ Layout of the compressed bytes, for n elements of which m are not zero (zero: no
 
 Every bit comes back, those of -0.0 and NaN included. Signs of zeros have their place because `weight * mask`, the
 usual way to prune, turns each negative weight into -0.0. Planes put the sign and exponent bytes, which repeat, next
-to each other (the shuffle filter of HDF5 and Blosc).
+to each other (the shuffle filter of HDF5 and Blosc). A mask that keeps N of every M needs no codec of its own: its
+bytes take few values, and zstandard brings them to their entropy.
 """
 
 import numpy as np
-import zstandard
 from numpy.typing import NDArray
 
-from penjing.errors import ArtifactError
-
-Bytes = NDArray[np.uint8]
-LEVEL = 9
+from penjing.storage.codecs.chunk import Bytes, damaged, open_chunk, seal
 
 
 def encode_sparse(raw: Bytes, itemsize: int) -> Bytes:
@@ -33,11 +30,10 @@ def encode_sparse(raw: Bytes, itemsize: int) -> Bytes:
     sign = elements.dtype.type(1 << (8 * itemsize - 1))
     nonzero = (elements & ~sign) != 0
     planes = elements[nonzero].view(np.uint8).reshape(-1, itemsize).T
-    content = _pack(nonzero) + _pack(elements[~nonzero] != 0) + planes.tobytes()
-    return np.frombuffer(zstandard.ZstdCompressor(level=LEVEL, write_checksum=True).compress(content), dtype=np.uint8)
+    return seal(_pack(nonzero) + _pack(elements[~nonzero] != 0) + planes.tobytes())
 
 
-def decode_sparse(packed: Bytes, itemsize: int, count: int, *, what: str = "tensor") -> Bytes:
+def decode_sparse(packed: Bytes, itemsize: int, count: int, what: str = "tensor") -> Bytes:
     """Give back the bytes [count * itemsize] that `encode_sparse` compressed.
 
     Sizes are checked before anything is allocated. Raises ArtifactError, naming `what`, for damaged content.
@@ -46,19 +42,13 @@ def decode_sparse(packed: Bytes, itemsize: int, count: int, *, what: str = "tens
     >>> decode_sparse(encode_sparse(raw, 2), 2, 4).tolist()
     [0, 1, 2, 3, 4, 5, 6, 7]
     """
-    try:
-        size = zstandard.frame_content_size(packed.data)
-        if not _packed_size(count) <= size <= 2 * _packed_size(count) + count * itemsize:
-            raise ArtifactError(_damaged(what, f"{size} bytes cannot hold {count} elements"))
-        content = np.frombuffer(zstandard.ZstdDecompressor().decompress(packed.data), dtype=np.uint8)
-    except zstandard.ZstdError as problem:
-        raise ArtifactError(_damaged(what, str(problem))) from problem
+    content = open_chunk(packed, _packed_size(count), 2 * _packed_size(count) + count * itemsize, what)
     mask, rest = np.split(content, [_packed_size(count)])
     nonzero = _unpack(mask, count)
     zeros = count - int(nonzero.sum())
     signs, values = np.split(rest, [_packed_size(zeros)])
     if values.size != (count - zeros) * itemsize:
-        raise ArtifactError(_damaged(what, f"{count - zeros} elements are marked, {values.size} bytes are there"))
+        raise damaged(what, f"{count - zeros} elements are marked, {values.size} bytes are there")
     elements = np.empty(count, dtype=f"u{itemsize}")
     elements[nonzero] = np.ascontiguousarray(values.reshape(itemsize, -1).T).view(elements.dtype).reshape(-1)
     elements[~nonzero] = _unpack(signs, zeros).astype(elements.dtype) << elements.dtype.type(8 * itemsize - 1)
@@ -75,7 +65,3 @@ def _unpack(packed: Bytes, count: int) -> NDArray[np.bool_]:
 
 def _packed_size(count: int) -> int:
     return -(-count // 8)
-
-
-def _damaged(what: str, why: str) -> str:
-    return f"{what} is damaged ({why}); save it again or take another copy"
