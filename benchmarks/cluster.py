@@ -1,4 +1,4 @@
-"""What palettes cost and save: accuracy and the size of the compact folder, by bits, without training.
+"""What palettes cost and save: accuracy and size of the compact files, by bits, without training.
 
     python -m benchmarks.cluster [--cache .cache]
 
