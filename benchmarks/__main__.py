@@ -73,7 +73,7 @@ USUAL = {
     "deploy_resnet20": "2 minutes, and 8 more to train",
     "depth": "5 minutes, and 20 more the first time",
     "factorize": "10 minutes, and 15 more to train",
-    "cluster": "8 minutes, and 15 more to train",
+    "cluster": "3 minutes, and 15 more to train",
     "verdict_size": "10 minutes",
     "resnet20_fashion": "1 hour, and 20 minutes more the first time",
     "resnet20_peer": "2 hours, and 1 more the first time",

@@ -1,4 +1,4 @@
-"""What palettes cost and save: accuracy and the size of the compact folder, by bits, without training and after some.
+"""What palettes cost and save: accuracy and size of the compact files, by bits, without training.
 
     python -m benchmarks.cluster [--cache .cache]
 
@@ -21,31 +21,27 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
 from fashion_mnist import DATA, trained, workload
 
 EPOCHS = 14
-
-
-def ways(bits: int) -> dict[str, list[Step]]:
-    """What is compared at so many bits."""
-    found: dict[str, list[Step]] = {
-        "a palette for each tensor": [pj.Cluster(bits)],
-        "the optimum, weighed by Fisher": [pj.Cluster(bits, start="exact", importance="fisher")],
-        "a palette for each filter": [pj.Cluster(bits, granularity="axis")],
-    }
-    if bits <= 2:
-        training = pj.Finetune(epochs=0.25, lr=0.01, precision="fp32")
-        found["for each tensor, centroids trained for a quarter of an epoch"] = [pj.Cluster(bits), training]
-    return found
+WAYS: dict[str, dict[str, Any]] = {
+    "a palette for each tensor": {},
+    "the optimum for each tensor, weighed by Fisher": {"start": "exact", "importance": "fisher"},
+    "a palette for each filter": {"granularity": "axis"},
+}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--bits", type=int, nargs="+", default=[1, 2, 3, 4])
+    parser.add_argument("--bits", type=int, nargs="+", default=[2, 3, 4, 6])
     parser.add_argument("--cache", type=Path, default=Path(".cache"))
     parser.add_argument("--data", type=Path, default=DATA)
     args = parser.parse_args()
 
     w = workload(trained("resnet20", args.data, args.cache, EPOCHS), args.data, name="ResNet-20 on Fashion-MNIST")
     dense = measured(w, [], compact=False)
-    rows = [{"bits": bits, "how": how, **measured(w, steps)} for bits in args.bits for how, steps in ways(bits).items()]
+    rows = [
+        {"bits": bits, "how": how, **measured(w, [pj.Cluster(bits, **way)])}
+        for bits in args.bits
+        for how, way in WAYS.items()
+    ]
     record("cluster", {**dense, "rows": rows})
 
 

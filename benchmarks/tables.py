@@ -432,7 +432,7 @@ def cluster(data: dict[str, Any]) -> list[str]:
     bits = sorted({row["bits"] for row in data["rows"]})
     lines = [
         f"ResNet-20 on Fashion-MNIST: {100 * data['accuracy']:.2f} % on 5,000 held-out images, {data['bytes']:,} bytes "
-        "saved plain. Each cell: accuracy, and how many times smaller the folder saved compact is.",
+        "saved plain. Each cell: accuracy, and how many times smaller its tensors are, saved compact.",
         "",
         f"| bits | {' | '.join(map(str, bits))} |",
         "|---|" + "---|" * len(bits),
