@@ -10,15 +10,14 @@ from torch import Tensor, fx, nn
 from penjing.structure import Captured, GraphModel
 from penjing.structure.layers import Layer
 from penjing.structure.surgery import copy_graph
+from penjing.techniques.factorize.chain import Chain
 from penjing.techniques.factorize.sites import Site
 
 STAGES = {2: ("down", "up"), 3: ("down", "core", "up")}
 """The names of the layers of a chain."""
 
 
-def rewrite(
-    captured: Captured, chains: Sequence[tuple[Site, tuple[Tensor, ...]]], shifts: Mapping[str, Tensor]
-) -> GraphModel:
+def rewrite(captured: Captured, chains: Sequence[Chain], shifts: Mapping[str, Tensor]) -> GraphModel:
     """Give the model in which each layer is a chain; its weights are "<layer>.down.weight" and so on.
 
     The last of a chain has the bias of the layer, under its old name. shifts: what is added to other tensors, by name.
@@ -29,7 +28,8 @@ def rewrite(
     for name, shift in shifts.items():
         moved = tensors[name].detach() + shift.to(tensors[name])
         tensors[name] = nn.Parameter(moved) if isinstance(tensors[name], nn.Parameter) else moved
-    for site, stages in chains:
+    for chain in chains:
+        site, stages = chain.site, chain.stages
         old = nodes[site.node.name]
         source = nodes[site.source.name]
         like = tensors[str(source.target)]

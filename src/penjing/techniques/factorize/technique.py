@@ -4,19 +4,19 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from penjing.errors import RecipeError
 from penjing.profiling.cost import cost
 from penjing.recipe import Factorize
 from penjing.structure import Captured, capture
-from penjing.techniques.factorize.kernels import composed
+from penjing.structure.layers import Taker
+from penjing.techniques.factorize.chain import Chain, metric
 from penjing.techniques.factorize.ranks import choose_ranks, matching
 from penjing.techniques.factorize.rewrite import rewrite
 from penjing.techniques.factorize.sites import Seen, Site, find_sites, see
 from penjing.techniques.lockstep import takers_of
 from penjing.techniques.prune.calibration import affordable
-from penjing.techniques.sparsify.solve import damped, relative_error
 from penjing.techniques.state import Context, State
 from penjing.types import Budget, Kernels, LowRank
 from penjing.workload import device_of, preserved
@@ -48,10 +48,11 @@ def run(state: State, step: Factorize, context: Context) -> State:
         state.model.eval()
         takers = takers_of(captured, {site.node.name: site.layer for site in sites if site.layer})
         seen = _seen(state, sites, step, captured, takers, context)
-    metrics = {site.name: _metric(site, seen.get(site.name)) for site in sites}
-    sizes = {Budget.PARAMS: parameters(state.model), Budget.MACS: cost(captured).macs}
     ranks = choose_ranks(
-        sites, step, lambda site: site.form.spectrum(site.weight, metrics[site.name]), sizes[Budget(step.of)]
+        sites,
+        step,
+        lambda site: site.form.spectrum(site.weight, metric(site, seen.get(site.name))),
+        cost(captured).macs if step.of == Budget.MACS else parameters(state.model),
     )
     whole = ", ".join(site.name for site in sites if site.name not in ranks)
     if whole:
@@ -59,19 +60,8 @@ def run(state: State, step: Factorize, context: Context) -> State:
         state = state.log(step.key, f"stay whole, {why}: {whole}", fell_back=step.ratio is None)
     if not ranks:
         return state
-    chains = [
-        (site, site.form.factor(site.weight, metrics[site.name], ranks[site.name]))
-        for site in sites
-        if site.name in ranks
-    ]
-    for site, stages in chains:
-        state = state.log(step.key, _told(site, stages, ranks[site.name], seen.get(site.name)))
-    shifts = {
-        taker.name: taker.sign * _gap(site, stages) @ seen[site.name].mean.double()
-        for site, stages in chains
-        if site.name in seen and (taker := takers.get(site.node.name))
-    }
-    return _carry_out(state, step, captured, chains, shifts)
+    chains = [Chain.of(site, ranks[site.name], seen.get(site.name)) for site in sites if site.name in ranks]
+    return _carry_out(state, step, captured, chains, takers)
 
 
 def parameters(model: nn.Module) -> int:
@@ -129,37 +119,18 @@ def _seen(
     return see(captured, sites, takers, batches, context.seed)
 
 
-def _metric(site: Site, seen: Seen | None) -> Tensor:
-    """H, damped; the identity where a layer has seen nothing."""
-    if seen is None:
-        return torch.eye(site.weight[0].numel(), dtype=torch.float64, device=site.weight.device)
-    return damped(seen.hessian.double()).matrix
-
-
-def _gap(site: Site, stages: tuple[Tensor, ...]) -> Tensor:
-    """What the chain leaves out of the weight: [outputs, inputs * sizes]."""
-    return (site.weight.double() - composed(stages)).flatten(1)
-
-
-def _told(site: Site, stages: tuple[Tensor, ...], rank: int, seen: Seen | None) -> str:
-    """One line on a layer: its rank, its size, and how far off it is."""
-    weight = site.weight.double().flatten(1)
-    hessian = _metric(site, None) if seen is None else seen.hessian.double()
-    off = relative_error(weight, weight - _gap(site, stages), hessian)
-    what = "weight is" if seen is None else "outputs are"
-    before, after = site.cost(Budget.PARAMS), site.cost(Budget.PARAMS, rank)
-    return f"{site.name}: rank {rank} of {site.largest}, {after:,} of {before:,} weights; its {what} off by {off:.2%}"
-
-
 def _carry_out(
-    state: State,
-    step: Factorize,
-    captured: Captured,
-    chains: Sequence[tuple[Site, tuple[Tensor, ...]]],
-    shifts: Mapping[str, Tensor],
+    state: State, step: Factorize, captured: Captured, chains: Sequence[Chain], takers: Mapping[str, Taker]
 ) -> State:
+    for chain in chains:
+        state = state.log(step.key, chain.told())
+    shifts = {
+        taker.name: taker.sign * shift
+        for chain in chains
+        if (taker := takers.get(chain.site.node.name)) is not None and (shift := chain.shift) is not None
+    }
     model = rewrite(captured, chains, shifts)
-    gone = [name for name in state.masks if name in {str(site.source.target) for site, _ in chains}]
+    gone = [name for name in state.masks if name in {str(chain.site.source.target) for chain in chains}]
     if gone:
         state = state.log(step.key, f"the zeros of {', '.join(gone)} are gone with these weights", fell_back=True)
     before, after = parameters(state.model), parameters(model)
