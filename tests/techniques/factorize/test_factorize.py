@@ -315,6 +315,16 @@ def test_a_layer_that_sees_zeros_alone_is_split_by_its_weight() -> None:
     assert "its weight is" in told["blocks.0.conv2"]
 
 
+@pytest.mark.parametrize("step", [Factorize(0.25), Factorize(energy=0.9), Factorize(ratio=0.3, of="params")])
+def test_a_layer_of_zeros_loses_nothing(step: Factorize) -> None:
+    model = nn.Sequential(nn.Linear(16, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 4)).eval()
+    with torch.no_grad():
+        model.get_submodule("2").get_parameter("weight").zero_()
+    outcome = apply(model, step, torch.zeros(3, 16))
+    assert "off by 0.00%" in next(row.what for row in outcome.log if row.what.startswith("2: rank"))
+    assert torch.equal(outcome.model(torch.ones(3, 16)), model(torch.ones(3, 16)))
+
+
 def test_data_that_are_no_numbers_are_an_error() -> None:
     broken = [(torch.full((4, 1, 8, 8), torch.nan), torch.zeros(4, dtype=torch.long))]
     with pytest.raises(WorkloadError, match="Factorize: on the calibration data NaN or infinity passes conv"):

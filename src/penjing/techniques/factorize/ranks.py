@@ -83,10 +83,12 @@ def _allocated(sites: Sequence[Site], step: Factorize, spectrum: Spectra, total:
 
 
 _WHOLE = "whole"
+_TINY = 1e-300
 
 
 def _menu(site: Site, step: Factorize, energies: Tensor) -> list[Option]:
-    lost = (1 - energies.cumsum(0) / energies.sum()).tolist()
+    total = energies.sum()
+    lost = ((total - energies.cumsum(0)) / total.clamp_min(_TINY)).tolist()  # nothing, where there is nothing to lose
     ranks = range(min(step.round_to, site.largest), site.largest + 1, step.round_to)
     return [Option(_WHOLE, 0.0, {step.of: site.cost(step.of)})] + [
         Option(str(rank), lost[rank - 1], {step.of: site.cost(step.of, rank)})
