@@ -26,7 +26,7 @@ _OPTIMIZATION = {
     "all": "ORT_ENABLE_ALL",
 }
 _INTEGER = re.compile(r"QLinear|QGemm|QAttention|ConvInteger|MatMulInteger|DynamicQuantize(?!Linear)|MatMulNBits")
-_ADDED = re.compile(r"(_nchwc|_token_\d+)$")  # to the name of a node that its optimiser replaces
+_ADDED = re.compile(r"^fused |(_nchwc|_token_\d+)$")  # to the name of a node that its optimiser replaces
 _TIMED = "_kernel_time"
 
 

@@ -15,7 +15,7 @@ def translations() -> dict[Callable[..., Any], Callable[..., Any]]:
     """Table for torch.onnx.export(..., custom_translation_table=translations()), opset 13 and later.
 
     >>> len(translations())
-    6
+    7
     """
     from onnxscript import opset20 as op
 
