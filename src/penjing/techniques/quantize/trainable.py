@@ -38,7 +38,6 @@ class Trainable:
         self._module, self._rule = captured.module, rule
         self._latents: dict[str, tuple[fx.Node, Tensor]] = {}  # by the name of a weight: what trains, where it began
         self._learnt: dict[str, fx.Node] = {}  # by the weight or activation whose scale it is
-        self._scales: dict[str, Tensor] = {}  # the same, by the name of what is stored
         self._writes: list[Write] = []
         biases = []
         for node in list(self._module.graph.nodes):
@@ -66,30 +65,46 @@ class Trainable:
     def _weight(self, node: fx.Node) -> None:
         """Read a weight through rounding: of a layer in integers, or of one that unpacks it."""
         whole, scale, zero, *rest = _arguments(node)
+        with self._module.graph.inserting_before(node):
+            fake = self._rounded(whole, scale, zero)
+            shape = self._tensor(whole).shape
+            if node.target is UNPACK and list(shape) != list(rest[0]):
+                fake = self._module.graph.call_function(aten.reshape.default, (fake, rest[0]))
+        node.replace_all_uses_with(fake)
+
+    def _dynamic(self, node: fx.Node) -> None:
+        """A linear that quantises its input as it comes, as two roundings and a float linear."""
+        x, whole, scale, bias = _arguments(node)
+        with self._module.graph.inserting_before(node):
+            fake = self._rounded(whole, scale, None, transposed=True)
+            rounded = self._module.graph.call_function(fake_dynamic, (x,))
+            linear = self._module.graph.call_function(aten.linear.default, (rounded, fake, bias))
+        node.replace_all_uses_with(linear)
+
+    def _rounded(self, whole: fx.Node, scale: fx.Node, zero: fx.Node | None, *, transposed: bool = False) -> fx.Node:
+        """Read what trains in the place of a stored weight, rounded, at the current point of the graph."""
         ints, steps, name = self._tensor(whole), self._tensor(scale), str(whole.target)
         if ints.dtype not in (torch.int8, torch.uint8):
             raise RecipeError(
                 f"Finetune after Quantize trains integers, and {name!r} is {ints.dtype}; train before it is quantised"
             )
+        outputs_first = ints.T if transposed else ints
         low, high = limits_of(name, ints.dtype)
         offset = torch.zeros_like(steps) if zero is None else self._tensor(zero).float()
-        real = (ints.float() - _aligned(offset, ints)) * _aligned(steps, ints)
-        with self._module.graph.inserting_before(node):
-            latent = self._latent(name, self._start(real, steps, offset, (low, high)))
-            scale_now = self._scale(scale, learns=self._rule.learns_weight_scale, of=latent)
-            offset_now = put(self._module, f"{name}_offset", offset)
-            args = (latent, scale_now, offset_now, low, high)
-            fake = self._module.graph.call_function(self._rule.weight, args)
-            if node.target is UNPACK and list(real.shape) != list(rest[0]):
-                fake = self._module.graph.call_function(aten.reshape.default, (fake, rest[0]))
-        values, step = self._tensor(latent), self._scales[str(scale.target)]
+        real = (outputs_first.float() - _aligned(offset, ints)) * _aligned(steps, ints)
+        start = real if self._rule.start is None else self._rule.start(real, steps, offset, low, high)
+        latent = self._latent(name, start)
+        scale_now = self._scale(scale, learns=self._rule.learns_weight_scale, of=latent)
+        offset_now = put(self._module, f"{name}_offset", offset)
+        values, step = self._tensor(latent), self._tensor(scale_now)
 
         def integers() -> Tensor:
             on_grid = self._rule.weight(values, step, offset, low, high)
-            return torch.round(on_grid / _aligned(step.abs(), ints) + _aligned(offset, ints)).to(ints.dtype)
+            found = torch.round(on_grid / _aligned(step.abs(), ints) + _aligned(offset, ints)).to(ints.dtype)
+            return found.T.contiguous() if transposed else found
 
         self._writes.append((name, integers))
-        node.replace_all_uses_with(fake)
+        return self._module.graph.call_function(self._rule.weight, (latent, scale_now, offset_now, low, high))
 
     def _activation(self, node: fx.Node) -> None:
         """Round an activation as it passes, with its range or one that is learnt."""
@@ -101,10 +116,10 @@ class Trainable:
             high = 2**bits - 1
         with self._module.graph.inserting_before(node):
             scale_now = self._scale(scale, learns=self._rule.learns_activation_scale)
-            zero_now = self._scale(zero, learns=self._rule.learns_zero)
+            zero_now = self._learning(zero, str(zero.target), learns=self._rule.learns_zero)
             fake = self._module.graph.call_function(self._rule.activation, (x, scale_now, zero_now, low, high))
         fake.meta["val"] = node.meta.get("val")
-        held = self._scales[str(zero.target)]
+        held = self._tensor(zero_now)
         self._writes.append((str(zero.target), lambda: held.round().clamp(low, high).to(dtype)))
         node.replace_all_uses_with(fake)
 
@@ -131,34 +146,8 @@ class Trainable:
         self._writes += [(name, integers), (scale_name, scale)]
         node.replace_all_uses_with(fake)
 
-    def _dynamic(self, node: fx.Node) -> None:
-        """A linear that quantises its input as it comes, as two roundings and a float linear."""
-        x, whole, scale, bias = _arguments(node)
-        name, ints, steps = str(whole.target), self._tensor(whole), self._tensor(scale)
-        low, high = limits_of(name, ints.dtype)
-        zero = torch.zeros_like(steps)
-        with self._module.graph.inserting_before(node):
-            latent = self._latent(name, self._start(ints.T.float() * steps[:, None], steps, zero, (low, high)))
-            scale_now = self._scale(scale, learns=self._rule.learns_weight_scale, of=latent)
-            offset = put(self._module, f"{name}_offset", zero)
-            fake = self._module.graph.call_function(self._rule.weight, (latent, scale_now, offset, low, high))
-            rounded = self._module.graph.call_function(fake_dynamic, (x,))
-            linear = self._module.graph.call_function(aten.linear.default, (rounded, fake, bias))
-        values, step = self._tensor(latent), self._scales[str(scale.target)]
-
-        def integers() -> Tensor:
-            on_grid = self._rule.weight(values, step, zero, low, high)
-            return torch.round(on_grid / step.abs()[:, None]).to(ints.dtype).T.contiguous()
-
-        self._writes.append((name, integers))
-        node.replace_all_uses_with(linear)
-
     def _tensor(self, node: Any) -> Tensor:
         return tensor_of(self._module, node)
-
-    def _start(self, real: Tensor, scale: Tensor, zero: Tensor, limits: tuple[int, int]) -> Tensor:
-        """What the rule rounds to a weight."""
-        return real if self._rule.start is None else self._rule.start(real, scale, zero, *limits)
 
     def _latent(self, stored: str, real: Tensor) -> fx.Node:
         """Read what trains in the place of a stored tensor; calls of one module that store the same train the same."""
@@ -171,17 +160,19 @@ class Trainable:
         return node
 
     def _scale(self, node: fx.Node, *, learns: bool, of: fx.Node | None = None) -> fx.Node:
-        """Read a scale or zero point as a parameter, one for all that read the same; `of`: of which weight it is."""
+        """Read a scale as what trains in its place; `of`: of which weight it is, whose calls share it."""
         name = str(node.target)
-        owner = name if of is None else f"{of.target}_scale"
+        learnt = self._learning(node, name if of is None else f"{of.target}_scale", learns=learns)
+        held = self._tensor(learnt)
+        self._writes.append((name, lambda: held.abs().clone()))
+        return learnt
+
+    def _learning(self, node: fx.Node, owner: str, *, learns: bool) -> fx.Node:
+        """Read a stored number as a parameter, one for each owner."""
         if owner not in self._learnt:
             new = nn.Parameter(self._tensor(node).float().clone(), requires_grad=learns)
-            self._learnt[owner] = put(self._module, f"{name}_learnt", new)
-        learnt = self._module.graph.get_attr(str(self._learnt[owner].target))
-        held = self._scales[name] = self._tensor(learnt)
-        if "zero_point" not in name:
-            self._writes.append((name, lambda: held.abs().clone()))
-        return learnt
+            self._learnt[owner] = put(self._module, f"{node.target}_learnt", new)
+        return self._module.graph.get_attr(str(self._learnt[owner].target))
 
 
 def _arguments(node: fx.Node) -> tuple[Any, ...]:
