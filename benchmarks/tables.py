@@ -24,6 +24,15 @@ def ratio(value: dict[str, float]) -> str:
     return f"{value['value']:.2f}x [{value['low']:.2f}, {value['high']:.2f}]"
 
 
+def points(lost: dict[str, float]) -> str:
+    return f"{lost['value']:.2f} [{lost['low']:.2f}, {lost['high']:.2f}]"
+
+
+def head(corner: str, columns: Sequence[Any]) -> list[str]:
+    """The first two lines of a grid."""
+    return [f"| {corner} | {' | '.join(map(str, columns))} |", "|---|" + "---|" * len(columns)]
+
+
 def latency(data: dict[str, Any]) -> str:
     noisy = " (noisy)" if data["noise"] else ""
     return f"{data['median_ms']:.3g} [{data['low_ms']:.3g}, {data['high_ms']:.3g}]{noisy}"
@@ -290,9 +299,8 @@ def quantize_resnet20(data: dict[str, Any]) -> list[str]:
         if "lost_points" not in row:
             rows.append(f"| {name} | {100 * row['accuracy']:.2f} | reference | - | {row['size_bytes']:,} | - |")
             continue
-        lost = row["lost_points"]
         rows.append(
-            f"| {name} | {100 * row['accuracy']:.2f} | {lost['value']:.2f} [{lost['low']:.2f}, {lost['high']:.2f}] | "
+            f"| {name} | {100 * row['accuracy']:.2f} | {points(row['lost_points'])} | "
             f"{ratio(row['faster'])} | {row['size_bytes']:,} | {row['seconds']:.1f} |"
         )
     return [
@@ -305,10 +313,9 @@ def quantize_resnet20(data: dict[str, Any]) -> list[str]:
 def retrained_resnet20(data: dict[str, Any]) -> list[str]:
     rows = ["| recipe | seed | dense, % | accuracy, % | lost, points | seconds |", "|---|---|---|---|---|---|"]
     for row in data["rows"]:
-        lost = row["lost_points"]
         rows.append(
             f"| {row['recipe']} | {row['seed']} | {100 * row['dense_accuracy']:.2f} | {100 * row['accuracy']:.2f} | "
-            f"{lost['value']:.2f} [{lost['low']:.2f}, {lost['high']:.2f}] | {row['seconds']:.0f} |"
+            f"{points(row['lost_points'])} | {row['seconds']:.0f} |"
         )
     return [
         f"{data['epochs']:g} epoch(s) of training for each recipe that trains, peak learning rate {data['lr']:g}; the "
@@ -377,8 +384,7 @@ def depth(data: dict[str, Any]) -> list[str]:
         f"ResNet-20 on Fashion-MNIST, not trained again. All blocks: {100 * data['accuracy']:.2f} % on 5,000 held-out "
         "images; random: the mean of its seeds.",
         "",
-        f"| blocks dropped by | {' | '.join(map(str, counts))} |",
-        "|---|" + "---|" * len(counts),
+        *head("blocks dropped by", counts),
     ]
     for score in dict.fromkeys(row["score"] for row in data["rows"]):
         cells = []
@@ -434,8 +440,7 @@ def cluster(data: dict[str, Any]) -> list[str]:
         f"ResNet-20 on Fashion-MNIST: {100 * data['accuracy']:.2f} % on 5,000 held-out images, {data['bytes']:,} bytes "
         "saved plain. Each cell: accuracy, and how many times smaller its tensors are, saved compact.",
         "",
-        f"| bits | {' | '.join(map(str, bits))} |",
-        "|---|" + "---|" * len(bits),
+        *head("bits", bits),
     ]
     for how in dict.fromkeys(row["how"] for row in data["rows"]):
         found = {row["bits"]: row for row in data["rows"] if row["how"] == how}

@@ -71,8 +71,10 @@ def test_a_contract_that_int8_keeps_takes_one_trial(workload: pj.Workload) -> No
 
 @pytest.mark.usefixtures("same_speed")
 def test_what_nothing_keeps_has_no_step(workload: pj.Workload, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mixed, "_score", lambda *_: 0.0)
+    scored: list[object] = []
+    monkeypatch.setattr(mixed, "_score", lambda *given: scored.append(given) or 0.0)
     found = mixed_precision(workload, pj.Contract(max_drop=0.01), method="minmax", trials=3)
+    assert found.evaluations == len(scored)
     assert found.step is None
     assert found.evaluations <= 3
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from penjing.errors import RecipeError
+from penjing.measuring import target as _targets  # noqa: F401 - registers the runtimes as targets
 from penjing.measuring.layer_times import conversion_ms, layer_times
 from penjing.recipe import Contract, Quantize
 from penjing.recipe.schemes import FLOAT
@@ -37,7 +38,7 @@ _CLOSE = 1.15  # two limits on the noise that lie nearer than this are one
 
 @dataclass(frozen=True)
 class Trial:
-    """One choice, deployed: its step, the layers in float, its noise and time as foretold, and what it scored."""
+    """One choice: its step, the layers in float, its noise and time as foretold, and what its file scored."""
 
     step: Quantize
     floats: tuple[str, ...]
@@ -62,8 +63,8 @@ class MixedPrecision:
 
     @property
     def evaluations(self) -> int:
-        """How many quantised models were scored."""
-        return len(self.trials)
+        """How many quantised models were scored; all in float is the original, scored before."""
+        return sum(len(trial.floats) < len(self.alone.noise) for trial in self.trials)
 
     def table(self) -> str:
         """The trials as text, a line for each."""
