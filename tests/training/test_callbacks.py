@@ -170,3 +170,23 @@ def test_lightning_under_its_former_name(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setitem(sys.modules, "pytorch_lightning", None)
     with pytest.raises(WorkloadError, match=r"lightning.pytorch or pytorch_lightning is not installed"):
         lightning_callback()
+
+
+class Calls(Hook):
+    """What was called, with the epoch and the number of steps."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[str, int, int]] = []
+
+    def before_epoch(self, state: LoopState) -> None:
+        self.seen.append(("epoch", state.epoch, state.step))
+
+    def before_step(self, state: LoopState) -> None:
+        self.seen.append(("step", state.epoch, state.step))
+
+
+@pytest.mark.parametrize("loop", [by_transformers, by_lightning])
+def test_each_epoch_and_each_step_begins_once(loop: Callable[[nn.Module, Hook], None]) -> None:
+    calls = Calls()
+    loop(network(), calls)
+    assert calls.seen == [("epoch", 1, 0), *(("step", 1, i) for i in range(len(BATCHES)))]

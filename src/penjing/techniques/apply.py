@@ -143,8 +143,7 @@ def apply(
         state = replace(state, model=state.model.to(place), example=example.to(place))
     for i, step in enumerate(steps.steps[done:], start=done):
         inner = replace(context, resume_dir=folder / f"step-{i}" if folder is not None else None)
-        before = state.palettes
-        state = cluster.surviving(TECHNIQUES[type(step)].run(state, step, inner), before, step.key)
+        state = cluster.surviving(TECHNIQUES[type(step)].run(state, step, inner), step.key)
         if folder is not None and team.leads:
             _outcome(state, Recipe(written.steps[: i + 1])).save(folder / f"after-{i}")
         team.wait()

@@ -71,12 +71,13 @@ def _train_quantized(state: State, step: Training, context: Context) -> State:
     workload = context.workload
     captured = capture(state.model, state.example, None if workload is None else workload.dynamic_shapes)
     trainable = Trainable(captured, RULES[step.rounding])
-    log = _trained(trainable.model, step, context, (KeepMasks(state.masks),))
-    buffers = dict(state.model.named_buffers())
+    log = _trained(trainable.model, step, context, (KeepMasks(state.masks), KeepPalettes(state.palettes)))
+    trained, buffers = dict(trainable.model.named_buffers()), dict(state.model.named_buffers())
+    kept = {name: value for name, value in trained.items() if name in buffers}  # of norms that stayed in float
     with torch.no_grad():
-        for name, value in trainable.stored().items():
+        for name, value in (kept | trainable.stored()).items():
             buffers[name].copy_(value)
-    return _told(state, step, log, f"quantised, rounding by {step.rounding}: ")
+    return _told(refitted(state), step, log, f"quantised, rounding by {step.rounding}: ")
 
 
 def _trained(model: nn.Module, step: Training, context: Context, hooks: Sequence[Hook]) -> TrainingLog:

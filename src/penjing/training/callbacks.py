@@ -45,7 +45,8 @@ class Beside:
         self.state = LoopState(model, optimizer, total_steps, step=done)
         for hook in self.hooks:
             hook.before_training(self.state)
-        self.before_epoch()
+        self._begin_epoch()
+        self._is_new = True
 
     @property
     def settled(self) -> bool:
@@ -53,7 +54,13 @@ class Beside:
         return all(hook.settled(self.state) for hook in self.hooks)
 
     def before_epoch(self) -> None:
-        """Call before the first batch of an epoch, where there are epochs."""
+        """Call before the first batch of an epoch, where there are epochs; the first has begun when this is made."""
+        if not self._is_new:
+            self._begin_epoch()
+        self._is_new = False
+
+    def _begin_epoch(self) -> None:
+        self.state.epoch += 1
         for hook in self.hooks:
             hook.before_epoch(self.state)
 
@@ -76,7 +83,6 @@ class Beside:
 
     def after_epoch(self) -> None:
         """Call at the end of an epoch, where there are epochs."""
-        self.state.epoch += 1
         for hook in self.hooks:
             hook.after_epoch(self.state)
 
@@ -147,12 +153,15 @@ class _Lightning:
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         total, done = int(trainer.estimated_stepping_batches), trainer.global_step
         self.beside = Beside(pl_module, trainer.optimizers[0], total, self.hooks, done)
+        self._begun = -1
 
     def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
         self.beside.before_epoch()
 
     def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
-        self.beside.before_step()
+        if trainer.global_step > self._begun:  # not again for a batch whose gradients are added to those before
+            self._begun = trainer.global_step
+            self.beside.before_step()
 
     def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer: Any) -> None:
         self.beside.after_backward()

@@ -70,7 +70,10 @@ def resume(path: Path, state: LoopState, beside: nn.Module, hooks: Sequence[Hook
     optimizer.load_state_dict({"state": data["moments"], "param_groups": optimizer.state_dict()["param_groups"]})
     set_random_state(data["random"])
     rows = [EpochRow(**row) for row in data["rows"]]
-    return Record(rows, data["best"], data["average"], Numerics(**data["numerics"]), data["trials"])
+    live, average = tensors_of(state.model), data["average"]
+    if average is not None:  # it moves with the weights, and files are read on the CPU
+        average = {name: tensor.to(live[name].device) for name, tensor in average.items()}
+    return Record(rows, data["best"], average, Numerics(**data["numerics"]), data["trials"])
 
 
 def checkpoint_path(

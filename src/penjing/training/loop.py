@@ -98,9 +98,10 @@ def finetune(
     team = Team.join()
     course = _Course(workload, step, hooks, objective, team, seed, progress if team.leads else None)
     direction = workload.metric.direction
-    path = None
+    path: Path | None = None
     if resume_dir is not None:
-        path = checkpoint_path(Path(resume_dir), step, seed, total, model, objective.teacher)
+        named = partial(checkpoint_path, Path(resume_dir), step, seed, total, model, objective.teacher)
+        path = team.ask(named)  # that of the leading rank, whose weights all will have
 
     with _as_they_were(model, objective.teacher, workload.device), isolated_randomness(seed):
         team.align(model)

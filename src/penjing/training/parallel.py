@@ -43,7 +43,8 @@ class Team:
         if not dist.is_available():
             return cls()
         if not dist.is_initialized() and dist.is_torchelastic_launched():
-            dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+            with_cuda = torch.cuda.is_available() and dist.is_nccl_available()  # a model may be on the CPU all the same
+            dist.init_process_group("cpu:gloo,cuda:nccl" if with_cuda else "gloo")
             atexit.register(dist.destroy_process_group)
         return cls(dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else cls()
 

@@ -137,6 +137,18 @@ def test_zeros_stay_zeros(workload: pj.Workload, scheme: str, name: str) -> None
     assert stored[mask].any()
 
 
+def test_palettes_of_what_stayed_in_float_are_kept(workload: pj.Workload) -> None:
+    steps = [
+        pj.Cluster(2, start="linear"),
+        pj.Quantize("int8", "minmax", {"head": "float"}),
+        pj.Finetune(epochs=2, lr=0.05, precision="fp32"),
+    ]
+    before, after = pj.apply(workload, steps[:2]), pj.apply(workload, steps)
+    assert not torch.equal(before.model.get_parameter("head.weight"), after.model.get_parameter("head.weight"))
+    assert after.model.get_parameter("head.weight").unique().numel() <= 4
+    assert "head.weight" in after.palettes
+
+
 @pytest.mark.parametrize("scheme", ["w4a4", "w3", "int8-dynamic"])
 def test_the_file_is_what_was_trained(workload: pj.Workload, scheme: str, tmp_path: object) -> None:
     model = pj.apply(workload, [pj.Quantize(scheme, "minmax"), pj.Finetune(epochs=1, precision="fp32")]).model

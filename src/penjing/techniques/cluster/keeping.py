@@ -1,11 +1,9 @@
 """Palettes from step to step: what training and surgery leave of them."""
 
-from collections.abc import Mapping
 from dataclasses import replace
 
 import torch
 
-from penjing.techniques.cluster.palette import Palette
 from penjing.techniques.state import State
 
 
@@ -20,18 +18,16 @@ def refitted(state: State) -> State:
     return replace(state, palettes=palettes)
 
 
-def surviving(state: State, before: Mapping[str, Palette], key: str) -> State:
-    """The state with the palettes, of before and of its own, that its weights still lie on; a row tells of the others.
+def surviving(state: State, key: str) -> State:
+    """The state with the palettes that its weights still lie on; a row tells of the others.
 
     key: that of the step which has made the state.
     """
-    palettes = {**before, **state.palettes}
     parameters = dict(state.model.named_parameters(remove_duplicate=False))
-    kept = {name: each for name, each in palettes.items() if name in parameters and each.holds(parameters[name])}
-    state = replace(state, palettes=kept)
-    if lost := [name for name in palettes if name not in kept]:
+    kept = {name: each for name, each in state.palettes.items() if name in parameters and each.holds(parameters[name])}
+    if lost := [name for name in state.palettes if name not in kept]:
         what = (
             f"palettes lost, for {key} has changed or replaced these weights: {', '.join(lost)}; let Cluster follow it"
         )
         state = state.log(key, what, fell_back=True)
-    return state
+    return replace(state, palettes=kept)

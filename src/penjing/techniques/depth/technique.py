@@ -125,4 +125,4 @@ def _carry_out(
         surgery = done.surgery if surgery is None else surgery.then(done.surgery)
     alive = {name for name, _ in done.module.named_parameters(remove_duplicate=False)}
     masks = {name: mask for name, mask in state.masks.items() if name in alive}
-    return State(done.module, state.example, masks, surgery, state.graph or done.surgery is None, state.rows)
+    return replace(state, model=done.module, masks=masks, surgery=surgery, graph=state.graph or done.surgery is None)

@@ -118,7 +118,7 @@ def take_over(state: State, done: Attempt) -> State:
     surgery = done.cut.surgery
     masks = {name: surgery.slice(name, mask) for name, mask in state.masks.items()}
     whole = surgery if state.surgery is None else state.surgery.then(surgery)
-    return State(done.module, state.example, masks, whole, state.graph or done.graph, state.rows)
+    return replace(state, model=done.module, masks=masks, surgery=whole, graph=state.graph or done.graph)
 
 
 def _in_place(state: State, coupling: Coupling, folds: Folds) -> Try:
