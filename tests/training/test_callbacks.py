@@ -154,6 +154,8 @@ def test_a_training_that_goes_on_begins_where_it_was() -> None:
 def test_what_is_wrong_is_told_before_any_training() -> None:
     with pytest.raises(RecipeError, match="score='snip' needs a workload"):
         pj.sparsity_hook(network(), pj.Sparsify(0.5, score="snip"))
+    with pytest.raises(RecipeError, match="method='auto' solves layers at once and replaces the parameters"):
+        pj.sparsity_hook(network(), pj.Sparsify(0.5, method="auto"))
     with pytest.raises(RecipeError, match="cut=True replaces the parameters that a foreign loop holds"):
         pj.sparsity_hook(network(), pj.Sparsify(0.5, "rows", schedule="cubic", cut=True))
     model = network()

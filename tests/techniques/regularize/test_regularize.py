@@ -217,3 +217,9 @@ def test_what_cannot_be_asked(settings: dict[str, Any], message: str) -> None:
     model = nn.Sequential(nn.Linear(4, 4))
     with pytest.raises(RecipeError, match=message):
         terms_of(pj.Regularize(**settings), model, ExampleInputs.of(torch.zeros(2, 4)))
+
+
+def test_units_without_another_beside_them_have_no_variance() -> None:
+    step = pj.Regularize("group_variance", pattern="filters")
+    with pytest.raises(RecipeError, match="compares units, and none has another beside it; use 'group_lasso'"):
+        terms_of(step, nn.Linear(4, 1), ExampleInputs.of(torch.zeros(2, 4)))

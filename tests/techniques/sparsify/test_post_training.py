@@ -161,6 +161,15 @@ def test_what_is_read_otherwise_goes_by_magnitude_and_is_told() -> None:
     outcome = pj.apply(workload, pj.Sparsify(0.5, method="admm"))
     assert any(row.fell_back and "twice.weight is read by no" in row.what for row in outcome.log)
     assert {name: int(mask.sum()) for name, mask in outcome.masks.items()} == {"once.weight": 16, "twice.weight": 32}
+    assert len({row.what for row in outcome.log}) == len(outcome.log) - 1, "each is told once; what zeros bring, twice"
+
+    alone = pj.apply(workload, pj.Sparsify({"twice*": 0.5, "*": 0.25}, method="admm"))
+    assert {name: int(mask.sum()) for name, mask in alone.masks.items()} == {"once.weight": 24, "twice.weight": 32}
+
+
+def test_what_a_pattern_removes_is_told(workload: pj.Workload) -> None:
+    outcome = pj.apply(workload, pj.Sparsify(pattern="1:4", method="admm"))
+    assert any(row.what.startswith("from 75% of") and "to 75% of" in row.what for row in outcome.log)
 
 
 def test_an_interrupted_call_goes_on_after_the_last_layer(
@@ -200,6 +209,7 @@ def test_files_of_another_step_are_refused(workload: pj.Workload, tmp_path: Path
         (lambda: pj.Sparsify(10**6, method="auto"), "amount=1000000 is more than the .* weights that are left"),
         (lambda: pj.Sparsify(method="auto", score="snip"), "looks at no score='snip'; leave one of the two out"),
         (lambda: pj.Sparsify(0.1, method="auto", scope="threshold"), "scope='threshold' names none; use 'global'"),
+        (lambda: pj.Sparsify(method="auto", pattern="4x1", scope="row"), "among all of a layer, not scope='row'"),
         (lambda: pj.Sparsify(method="auto", pattern="filters"), "not pattern='filters'; use PruneChannels"),
         (lambda: pj.Sparsify(method="auto", pattern="3:5"), "takes groups of 5 inputs, but conv.weight has shape"),
         (lambda: pj.Sparsify(method="auto", pattern="3x1"), "'3x1' does not divide conv.weight, which is 8 x 36"),

@@ -1,5 +1,6 @@
 """Units that a ramp has emptied are cut out while the training goes on."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -161,3 +162,9 @@ def test_what_cannot_be_asked() -> None:
 def test_what_cannot_follow_a_cut_is_refused(workload: pj.Workload, training: pj.steps.Step, named: str) -> None:
     with pytest.raises(RecipeError, match=rf"{named} cannot follow when Sparsify\(cut=True\) cuts the model"):
         apply(workload, [steps()[0], training])
+
+
+def test_movement_is_followed_until_the_ramp_has_ended(workload: pj.Workload) -> None:
+    sparsify, training = steps()
+    moved = pj.apply(workload, [replace(sparsify, score="movement"), training], seed=1)
+    assert moved.model.get_parameter("0.weight").shape[0] < 16

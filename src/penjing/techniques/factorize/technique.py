@@ -19,7 +19,7 @@ from penjing.techniques.lockstep import takers_of
 from penjing.techniques.prune.calibration import affordable
 from penjing.techniques.state import Context, State
 from penjing.types import Budget, Kernels, LowRank
-from penjing.workload import device_of, preserved
+from penjing.workload import device_of
 
 
 def needs(step: Factorize) -> frozenset[str]:
@@ -44,10 +44,8 @@ def run(state: State, step: Factorize, context: Context) -> State:
         state = state.log(step.key, f"stay whole, for their weight is read more than once: {names}", fell_back=True)
     if not sites:
         return state.log(step.key, "nothing is split: no layer of this model can be", fell_back=True)
-    with preserved(state.model):
-        state.model.eval()
-        takers = takers_of(captured, {site.node.name: site.layer for site in sites if site.layer})
-        seen = _seen(state, sites, step, captured, takers, context)
+    takers = takers_of(captured, {site.node.name: site.layer for site in sites if site.layer})
+    seen = _seen(state, sites, step, captured, takers, context)
     ranks = choose_ranks(
         sites,
         step,

@@ -42,6 +42,11 @@ def terms_of(step: Regularize, model: nn.Module, example: ExampleInputs) -> list
             f"Regularize: kind='{kind}', pattern={step.pattern!r} finds nothing that trains in {type(model).__name__}"
             f"{limit}; `pj.couple` lists groups, and model.named_parameters() weights"
         )
+    if kind is Penalty.GROUP_VARIANCE and all(len(term()) < 2 for term in found):
+        raise RecipeError(
+            f"Regularize: kind='{kind}', pattern={step.pattern!r} compares units, and none has another beside it; use "
+            "'group_lasso'"
+        )
     return [_lowest(term, step.amount) for term in found] if step.amount is not None else found
 
 

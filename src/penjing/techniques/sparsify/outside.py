@@ -9,6 +9,7 @@ from penjing.techniques.sparsify.regrow import ramp_of
 from penjing.techniques.sparsify.technique import masks_at, run
 from penjing.techniques.state import Context, State
 from penjing.training import KeepMasks
+from penjing.types import Solver
 from penjing.workload import ExampleInputs, Workload
 
 
@@ -20,7 +21,7 @@ def sparsity_hook(
     With a schedule the zeros grow as that loop goes on; else they are set at once, and kept. Adapters:
     `penjing.training.callbacks`. `hook.masks` says which weights live. workload: for scores that look at data.
 
-    Raises RecipeError as the step does in `apply`, and for cut=True.
+    Raises RecipeError as the step does in `apply`, for cut=True, and for methods that solve layers.
 
     >>> import torch
     >>> model = nn.Linear(4, 4)
@@ -32,6 +33,11 @@ def sparsity_hook(
         raise RecipeError(
             "sparsity_hook: cut=True replaces the parameters that a foreign loop holds; leave it out, and apply "
             "Lossless() to the trained model"
+        )
+    if step.method != Solver.MAGNITUDE:
+        raise RecipeError(
+            f"sparsity_hook: method='{step.method}' solves layers at once and replaces the parameters that a foreign "
+            "loop holds; apply the step first, and give the loop KeepMasks(outcome.masks)"
         )
     context = Context(workload, model, seed=seed)
     state = run(State(model, ExampleInputs()), step, context)

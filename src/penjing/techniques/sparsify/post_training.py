@@ -139,7 +139,8 @@ class Model:
             name = str(layer.weight.target)
             path = None if folder is None else folder / f"{name}.layer"
             if path is not None and path.exists():
-                changed, row = read_marked(path, mark)
+                saved, row = read_marked(path, mark)
+                changed = {key: value.to(tensors[key].device) for key, value in saved.items()}
                 solved = Solved(**row)
             else:
                 changed, solved = self._solve(layer, step, method, budgets[name])
@@ -200,7 +201,7 @@ def read_marked(path: Path, mark: str) -> tuple[dict[str, Tensor], Any]:
 def _order(weight: Tensor, budget: Budget) -> Tensor:
     """The order of columns in which an N:M pattern finds the inputs of a window one after the other."""
     inputs, window = weight.shape[1], weight[0, 0].numel()
-    columns = torch.arange(inputs * window)
+    columns = torch.arange(inputs * window, device=weight.device)
     return columns.view(inputs, window).T.flatten() if isinstance(budget, NofM) else columns
 
 

@@ -58,7 +58,7 @@ class Ramp(Hook):
         for name, mask in self.masks.items():
             weight = state.model.get_parameter(name)
             if weight.grad is not None:
-                if self._step.score == "movement":
+                if self._step.score == "movement" and not self.ended:  # nothing asks for it any more
                     self._movement[name] = self._movement.get(name, 0) - weight.grad * weight.detach()
                 weight.grad.masked_fill_(~mask, 0)
 

@@ -102,9 +102,10 @@ class Exchange(Ramp):
         pattern, weight = find_pattern(self._step.pattern), state.model.get_parameter(name)
         assert not isinstance(pattern, OfEvery)
         units = pattern(name, weight).to(weight.device)
-        alive, allowed = (per_unit(mask.double(), units) > 0 for mask in (self.masks[name], self._allowed[name]))
+        may = self._allowed[name].to(weight.device)  # the model moves before it trains
+        alive, allowed = (per_unit(mask.double(), units) > 0 for mask in (self.masks[name], may))
         new = exchange(per_unit(weight.abs(), units), per_unit(self._growth(weight), units), alive, allowed, share)
-        return new[units] & self._allowed[name]
+        return new[units] & may
 
 
 def _forget(state: LoopState, name: str, came: Tensor) -> None:

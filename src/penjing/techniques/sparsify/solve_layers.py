@@ -70,6 +70,8 @@ def check_solvable(step: Sparsify) -> None:
             f"{what} for single weights, N:M and blocks, not pattern={step.pattern!r}; use PruneChannels, or "
             "method='magnitude'"
         )
+    if step.scope is Spread.ROW and block_sizes(step.pattern):
+        raise RecipeError(f"{what}, blocks of {step.pattern} among all of a layer, not scope='row'; use 'local'")
     if step.method == Solver.OBS and block_sizes(step.pattern):
         raise RecipeError(f"{what}, 'obs' weight by weight, not in blocks of {step.pattern}; use method='admm'")
 
@@ -96,6 +98,9 @@ def _shares(
     mark: str,
 ) -> dict[str, float]:
     """The share that goes from each weight; kept in the folder, for it takes a pass over all layers."""
+    pattern = find_pattern(step.pattern)
+    if isinstance(pattern, OfEvery):
+        return {name: pattern.amount for _, names in amounts for name in names}
     path = None if folder is None else folder / "shares"
     if path is not None and path.exists():
         _, saved = read_marked(path, mark)
@@ -110,12 +115,13 @@ def _shares(
         }.get(Spread(step.scope), sizes)
         for name in names:
             even[name] = prune_count(amount, of[name]) / of[name] if isinstance(amount, int) else amount
-    pattern = find_pattern(step.pattern)
     shares = dict(even)
-    if step.scope is Spread.GLOBAL and not isinstance(pattern, OfEvery):
+    if step.scope is Spread.GLOBAL:
         curves = model.curves([budget_of(step, density) for density in DENSITIES])
         for _, names in amounts:
             mine = [name for name in names if name in curves]
+            if not mine:
+                continue
             found = least_error(
                 [curves[name] for name in mine], DENSITIES, [sizes[name] for name in mine], even[names[0]]
             )

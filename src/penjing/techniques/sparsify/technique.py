@@ -77,7 +77,7 @@ def _solved(state: State, step: Sparsify, context: Context) -> State:
         by_score = replace(step, method=Solver.MAGNITUDE, scope=Spread.LOCAL, amount=amount, parameters=(name,))
         what = f"{name} is read by no linear layer or convolution of its own; its weights go by magnitude"
         state = run(state, by_score, context).log(step.key, what, fell_back=True)
-    return told(state, step, names)
+    return told(state, step, [name for name in names if name not in rest])
 
 
 def told(state: State, step: Sparsify, names: Iterable[str]) -> State:

@@ -89,7 +89,7 @@ def _nearest(point: Tensor, cost: Tensor, budget: Competing) -> Tensor:
     points, count = budget.groups(point)
     costs, _ = budget.groups(cost.expand_as(point))
     pull = points.abs() * costs.sqrt()
-    low, high = torch.zeros(len(pull), 1, dtype=pull.dtype), (pull / (2 * costs)).amax(1, keepdim=True)
+    low, high = pull.new_zeros(len(pull), 1), (pull / (2 * costs)).amax(1, keepdim=True)
     for _ in range(_HALVINGS):
         level = (low + high) / 2
         more = (pull / level.clamp_min(1e-300) - 2 * costs).clamp(0, 1).sum(1, keepdim=True) > count

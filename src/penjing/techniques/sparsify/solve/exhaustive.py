@@ -23,7 +23,7 @@ def exhaustive(weight: Tensor, hessian: Tensor, budget: Competing) -> Tensor:
     width = weight.shape[1]
     if width > WIDEST:
         raise ShapeError(f"exhaustive: {width} inputs have too many supports; {WIDEST} are the most, or use 'auto'")
-    masks = (torch.arange(2**width)[:, None] >> torch.arange(width)) % 2 == 1
+    masks = ((torch.arange(2**width)[:, None] >> torch.arange(width)) % 2 == 1).to(weight.device)
     lost = losses_of_supports(weight, hessian, masks)
     if isinstance(budget, PerLayer):
         return refit(weight, hessian, masks[_shared(lost, masks.sum(1), budget.groups(weight)[1])])
@@ -53,7 +53,8 @@ def _shared(lost: Tensor, counts: Tensor, kept: int) -> Tensor:
     most = int(counts.max())
     each = [lost.masked_fill(counts != k, torch.inf).min(1) for k in range(most + 1)]
     curves = torch.stack([found.values for found in each], 1)
-    best, choices = lost.new_full((kept + 1,), torch.inf).index_fill_(0, torch.tensor(0), 0.0), []
+    best, choices = lost.new_full((kept + 1,), torch.inf), []
+    best[0] = 0.0
     for curve in curves:
         options = torch.stack([torch.cat([best.new_full((k,), torch.inf), best])[: kept + 1] + curve[k]
                                for k in range(most + 1)])  # fmt: skip

@@ -48,7 +48,7 @@ def best(weight: Tensor, hessian: Tensor, budget: Budget) -> Tensor:
     lost = torch.stack([losses(weight, pruned, hessian) for pruned in found])
     if not budget.by_row:
         lost = lost.sum(1, keepdim=True).expand_as(lost)
-    return torch.stack(found)[lost.argmin(0), torch.arange(len(weight))]
+    return torch.stack(found)[lost.argmin(0), torch.arange(len(weight), device=weight.device)]
 
 
 def _exchanged(weight: Tensor, hessian: Tensor, budget: Budget, pruned: Tensor) -> Tensor:

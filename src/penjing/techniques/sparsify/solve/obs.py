@@ -61,13 +61,13 @@ def removed_one_by_one(weight: Tensor, hessian: Tensor, count: int, within: NofM
 
 
 def _remove(weight: Tensor, inverse: Tensor, count: int, within: NofM | None) -> tuple[Tensor, Tensor]:
-    rows, width = weight.shape
-    at = torch.arange(rows)
-    weight, inverses, names = weight.clone(), inverse.expand(rows, -1, -1).clone(), torch.arange(width).expand(rows, -1)
+    (rows, width), device = weight.shape, weight.device
+    at, names = torch.arange(rows, device=device), torch.arange(width, device=device).expand(rows, -1)
+    weight, inverses = weight.clone(), inverse.expand(rows, -1, -1).clone()
     alive = torch.ones_like(weight, dtype=torch.bool)
     group = 1 if within is None else within.unit
-    spare = torch.full((rows, -(-width // group)), group - (0 if within is None else within.count))
-    order, costs = torch.zeros(rows, count, dtype=torch.long), weight.new_zeros(rows, count)
+    spare = torch.full((rows, -(-width // group)), group - (0 if within is None else within.count), device=device)
+    order, costs = torch.zeros(rows, count, dtype=torch.long, device=device), weight.new_zeros(rows, count)
     for step in range(count):
         may_go = alive & (spare.gather(1, names // group) > 0)
         cost = torch.where(may_go, weight.square() / inverses.diagonal(dim1=1, dim2=2), torch.inf)
@@ -92,5 +92,5 @@ def _shared(removals: Removals, budget: PerLayer) -> Tensor:
     kept = round(budget.density * removals.order.numel())
     heads = removals.costs.cummax(1).values  # what comes after a dear removal waits for it
     turn = heads.flatten().argsort(stable=True)
-    stays = torch.zeros(heads.numel(), dtype=torch.bool).index_fill_(0, turn[len(turn) - kept :], True)
+    stays = torch.zeros_like(turn, dtype=torch.bool).index_fill_(0, turn[len(turn) - kept :], True)
     return torch.zeros_like(stays).view(heads.shape).scatter_(1, removals.order, stays.view(heads.shape))

@@ -64,7 +64,7 @@ def _best_exchange(
     gain -= (ratio * kept)[..., None]
     gain.masked_fill_(mask[:, None] | ~real[..., None], -torch.inf)
     if group is not None:
-        inputs = torch.arange(len(hessian))
+        inputs = torch.arange(len(hessian), device=hessian.device)
         gain.masked_fill_(index[..., None] // group != inputs // group, -torch.inf)
     best, at = gain.flatten(1).max(1)
     return best, index.gather(1, (at // len(hessian))[:, None])[:, 0], at % len(hessian)
