@@ -104,6 +104,13 @@ def test_sentence_says_it_in_plain_english(artifacts: list[Artifact], ledger: Le
     )
 
 
+def test_limits_beside_a_gain_are_said_to_be_of_the_drop(artifacts: list[Artifact], ledger: Ledger) -> None:
+    verdict = judge(artifacts[0], artifacts[1], workload([range(104), range(100)]), Contract(0.01), ledger=ledger)
+    assert verdict.sentence().startswith(
+        "Pass: accuracy gains 0.2 points (one-sided 95 % limits of the drop -0.445 to "
+    )
+
+
 def test_equal_models_are_not_certified_below_what_n_can_show(artifacts: list[Artifact], ledger: Ledger) -> None:
     w = workload([range(10), range(10)], n=200)
     verdict = judge(artifacts[0], artifacts[1], w, Contract(max_drop=0.005), ledger=ledger)

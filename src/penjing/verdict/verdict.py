@@ -72,9 +72,10 @@ class Verdict:
     def sentence(self) -> str:
         """Say the verdict in one plain English sentence, with the interval and n."""
         says = {Decision.PASS: "Pass", Decision.FAIL: "Fail", Decision.UNDECIDED: "Undecided"}[self.outcome]
+        of = " of the drop" if self.drop < 0 else ""  # beside a gain their signs would mislead
         text = (
             f"{says}: {self.metric} {_moves(self.drop, self.unit)} "
-            f"(one-sided {100 * (1 - self.alpha):.3g} % limits {_number(self.drop_lower, self.unit)} to "
+            f"(one-sided {100 * (1 - self.alpha):.3g} % limits{of} {_number(self.drop_lower, self.unit)} to "
             f"{show(self.drop_upper, self.unit)}; n = {self.n:,}, {self.discordant:,} scored differently); "
             f"the contract allows {show(self.max_drop, self.unit)}"
         )
