@@ -26,7 +26,7 @@ def nice_ticks(low: float, high: float, most: int = 6) -> tuple[float, ...]:
     if most < 3:
         raise ValueError(f"most={most!r}: two ends and a middle need at least 3 ticks")
     furthest = max(abs(low), abs(high))
-    least = 1e-9 * furthest if furthest > 1e-100 else 1e-9
+    least = 1e-8 * furthest if furthest > 1e-100 else 1e-8  # floats tell its ticks apart to seven digits
     if high - low < least:
         low, high = low - least, high + least
     bottom, top = Fraction(low), Fraction(high)
