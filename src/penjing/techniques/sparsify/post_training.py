@@ -12,7 +12,7 @@ running mean of the batch norm behind. A convolution is a layer over its windows
 SparseGPT, as its authors have it, solves for W and leaves the bias alone.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -121,9 +121,8 @@ class Model:
         for layer, step in self._steps(self.captured.tensors):
             problems = list(self._problems(layer, step, regained=False))
             some = problems[:: -(-len(problems) // _GROUPS)]
-            found[str(layer.weight.target)] = [
-                _mean(quickly(p.weight, p.hessian, budget) for p in some) for budget in budgets
-            ]
+            errors = [quickly(p.weight, p.hessian, budgets) for p in some]
+            found[str(layer.weight.target)] = [_mean(column) for column in zip(*errors, strict=True)]
         return found
 
     @torch.no_grad()
@@ -210,6 +209,6 @@ def _solved_in(order: Tensor, method: Solver, problem: Problem, budget: Budget) 
     return torch.empty_like(solved).index_copy_(1, order, solved)
 
 
-def _mean(values: Iterator[float]) -> float:
+def _mean(values: Iterable[float]) -> float:
     found = list(values)
     return sum(found) / len(found)

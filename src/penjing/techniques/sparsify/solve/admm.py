@@ -10,7 +10,7 @@ Large Language Models" (arXiv:2401.02938), for a given support; with supports th
 al. 2024, "ALPS: Improved Optimization for Highly Sparse One-Shot Pruning for Large Language Models" (arXiv:2406.07831).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -26,11 +26,17 @@ _ROWS = 2**20  # values of the rows that are worked on at once, where outputs ha
 
 
 def admm(
-    weight: Tensor, hessian: Tensor, budget: Budget, ladder: Sequence[float] = LADDER, steps: int = STEPS
+    weight: Tensor,
+    hessian: Tensor,
+    budget: Budget,
+    ladder: Sequence[float] = LADDER,
+    steps: int = STEPS,
+    inverse_of: Callable[[float], Tensor] | None = None,
 ) -> Tensor:
     """A sparse weight [outputs, inputs] whose support is good; `refit` finds the best weights for it.
 
-    ladder: the values of rho; steps: made at each of them.
+    ladder: the values of rho; steps: made at each of them. inverse_of: gives `raised_inverse` for each, where it is
+    known already.
 
     >>> from penjing.techniques.sparsify.solve.budgets import PerLayer
     >>> hessian = torch.tensor([[1.0, 0.9], [0.9, 1.0]])
@@ -41,7 +47,7 @@ def admm(
     sparse, duals = weight, dict[int, Tensor]()
     height = max(1, _ROWS // weight.shape[1]) if budget.by_row else len(weight)
     for before, rho in zip((ladder[0], *ladder), ladder, strict=False):
-        inverse = _inverse(hessian, rho)
+        inverse = raised_inverse(hessian, rho) if inverse_of is None else inverse_of(rho)
         sparse = weight.clone() if sparse is weight else sparse
         for start in range(0, len(weight), height):
             rows = slice(start, start + height)
@@ -57,8 +63,8 @@ def admm(
     return sparse
 
 
-def _inverse(hessian: Tensor, rho: float) -> Tensor:
-    """(H + rho E)^-1."""
+def raised_inverse(hessian: Tensor, rho: float) -> Tensor:
+    """(H + rho E)^-1, E the diagonal of H."""
     raised = hessian.clone()
     raised.diagonal().mul_(1 + rho)
     factor = torch.linalg.cholesky(raised)
